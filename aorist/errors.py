@@ -1,0 +1,161 @@
+"""Everything that can go wrong and that somebody is told about.
+
+One base class. Each class carries the gRPC status it becomes, a reason for programs, and whether the same call may succeed later.
+Messages say what happened and what to do next. `aorist.serve.errors` turns them into `google.rpc.Status`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import grpc
+
+DOMAIN = "aorist"
+
+
+class AoristError(Exception):
+    """Base of all. `metadata`: facts for programs, beside the sentence for people."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    reason: ClassVar[str] = "INTERNAL"
+    retry_after_ms: ClassVar[int | None] = None
+
+    def __init__(self, message: str, **metadata: object) -> None:
+        super().__init__(message)
+        self.metadata = {name: str(value) for name, value in metadata.items()}
+
+
+class MisdeclaredError(AoristError):
+    """A domain file or contract is wrong. Raised at import; names file, function and what to do."""
+
+    reason = "MISDECLARED"
+
+
+class SettingError(AoristError):
+    """A setting has a value it cannot have, or is not known."""
+
+    reason = "SETTING"
+
+
+class Violation(NamedTuple):
+    """One rule broken by one field. `field`: path such as `sample.axes[2].axis`."""
+
+    field: str
+    message: str
+
+
+class InvalidRequestError(AoristError):
+    """A request breaks rules. Becomes BadRequest with one field violation each."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "INVALID"
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.message}" if v.field else v.message for v in violations))
+        self.violations = violations
+
+
+class UnknownKeyError(AoristError):
+    """No event of this key has ever been folded."""
+
+    code = grpc.StatusCode.NOT_FOUND
+    reason = "UNKNOWN_KEY"
+
+
+class UnavailableError(AoristError):
+    """Base of what passes by itself: try again after `retry_after_ms`."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "UNAVAILABLE"
+    retry_after_ms = 100
+
+
+class StaleError(UnavailableError):
+    """No answer as fresh as asked for could be had within `max_wait_ms`."""
+
+    reason = "STALE"
+
+
+class NoOwnerError(UnavailableError):
+    """Nobody owns the partition right now, or this process does not."""
+
+    reason = "NO_OWNER"
+
+
+class UnreachableError(UnavailableError):
+    """The owner's process does not answer."""
+
+    reason = "UNREACHABLE"
+
+
+class RestoringError(UnavailableError):
+    """The owner is still reading its snapshots or catching up with them."""
+
+    reason = "RESTORING"
+
+
+class ShuttingDownError(UnavailableError):
+    """The process is on its way out; another one, or its successor, will answer."""
+
+    reason = "SHUTTING_DOWN"
+
+
+class HaltedError(UnavailableError):
+    """The shard stands still because an event could not be folded, so as not to skip it. Somebody has to act."""
+
+    reason = "HALTED"
+    retry_after_ms = 5_000
+
+
+class LogUnavailableError(UnavailableError):
+    """The log did not take or give events. After an append: not known to be durable, send again."""
+
+    reason = "LOG_UNAVAILABLE"
+
+
+class StoreUnavailableError(UnavailableError):
+    """The snapshot store did not take or give rows."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
+class OverloadedError(UnavailableError):
+    """A bounded queue is full; nothing of the call was taken."""
+
+    reason = "OVERLOADED"
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class UnknownTopicError(AoristError):
+    """The log has no such topic."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "UNKNOWN_TOPIC"
+
+
+class RecordTooLargeError(AoristError):
+    """An event is larger than the log takes. Nothing of its append was taken."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    reason = "RECORD_TOO_LARGE"
+
+
+class PartitionCountError(AoristError):
+    """The topic exists with another number of partitions than declared."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "PARTITION_COUNT"
+
+
+class LogTruncatedError(AoristError):
+    """The position to go on from is not in the log any more, or not yet: going on would skip events or fold others' events."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    reason = "LOG_TRUNCATED"
+
+
+class UnfoldableError(AoristError):
+    """An event in the log is malformed, or its apply function raised. Names topic, partition, offset and function."""
+
+    code = grpc.StatusCode.DATA_LOSS
+    reason = "UNFOLDABLE"

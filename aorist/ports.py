@@ -1,0 +1,244 @@
+"""What aorist needs of the outside: a log, a store for snapshots, an authority for ownership.
+
+The docstrings are contracts: `tests/contract` holds every adapter to them. A conflict is a result; an exception means that
+something is broken or away. Unless said otherwise, methods may be called from any thread and may block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from aorist.position import Partition, ShardName
+
+MAX_RECORD_BYTES = 1_000_000
+"""Of one event, key and value together: what a Kafka broker takes by default, less its framing."""
+
+# --- the log -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as declared. Exactly one of `retention_ms` and `compacted` is set."""
+
+    name: str
+    partitions: int
+    retention_ms: int | None = None
+    compacted: bool = False
+
+
+class Topic(NamedTuple):
+    """A topic as it exists. `id` is new whenever a topic is created, also under an old name."""
+
+    name: str
+    id: UUID
+    partitions: int
+
+
+class NewRecord(NamedTuple):
+    """To be appended. `value` None: a tombstone."""
+
+    partition: int
+    key: bytes
+    value: bytes | None
+
+
+Record = tuple[int, bytes, bytes | None]
+"""Offset, key, value. A plain tuple: one is made for every event of a catch-up."""
+
+
+class Bounds(NamedTuple):
+    """`start`: first offset still held (or the next one, if none is). `end`: offset that the next event will have at least."""
+
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Fetched:
+    """Events of one partition, in order."""
+
+    partition: Partition
+    records: Sequence[Record]
+    next_offset: int
+    """Everything below has been read or does not exist: where to go on. Not the last offset + 1: offsets have gaps."""
+    end_offset: int
+    """End of the partition as known at this fetch. Caught up when `next_offset` reaches it."""
+    time_us: int
+    """When the last of `records` was appended, by the log's clock; 0 without records."""
+
+
+class LogReader(Protocol):
+    """Reads the partitions it is told to, from where it is told. Used by one thread only."""
+
+    def assign(self, partition: Partition, offset: int) -> None:
+        """Reads `partition` from `offset` on. Events of it fetched earlier are dropped."""
+        ...
+
+    def unassign(self, partition: Partition) -> None:
+        """Stops; nothing of it is returned any more."""
+        ...
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Fetched]:
+        """Waits up to `timeout_s` for events, and returns at most `max_records` of them, committed ones only.
+
+        A partition whose end was reached appears with no records: it says that the end was looked at just now. A partition that
+        could not be looked at does not appear, so that its lag ages.
+
+        Raises LogTruncatedError when an assigned offset is below the start or above the end of the log; `unassign` it then.
+        """
+        ...
+
+    def commit(self, partition: Partition, next_offset: int) -> None:
+        """Tells lag tools how far snapshots are. Nothing in aorist reads it back. Best effort; does not raise for an absent log."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EventLog(Protocol):
+    """Topics of ordered partitions of events."""
+
+    def create(self, spec: TopicSpec) -> Topic:
+        """Makes the topic unless it is there. Raises PartitionCountError where it is, with another number of partitions."""
+        ...
+
+    def describe(self, name: str) -> Topic:
+        """Raises UnknownTopicError."""
+        ...
+
+    def bounds(self, partition: Partition) -> Bounds:
+        """By the log itself, not from memory. Raises UnknownTopicError, LogUnavailableError."""
+        ...
+
+    async def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[int]:
+        """Appends and returns their offsets once they are durable; order is kept among records of one partition.
+
+        Called on the event loop by any number of tasks at once; waits (that is the back pressure) while too much is in flight.
+        Raises LogUnavailableError when it is not known whether all of them became durable, UnknownTopicError, and
+        RecordTooLargeError above MAX_RECORD_BYTES (then none was taken).
+        """
+        ...
+
+    def reader(self, group: str) -> LogReader:
+        """A new reader. `group` names it to lag tools; it takes part in no group protocol."""
+        ...
+
+    def close(self) -> None:
+        """Ends it. What was not acknowledged fails."""
+        ...
+
+
+# --- snapshots -----------------------------------------------------------------------------------------------------------
+
+
+class ShardRows(NamedTuple):
+    """Names the rows of one shard. A new build of a view, or a topic made anew, never meets old rows."""
+
+    view: str
+    build: int
+    topic_id: UUID
+    partition: int
+
+
+class SnapshotRow(NamedTuple):
+    """The state of one key. `offset`: of the last event in it. `epoch`: under which it was folded."""
+
+    key: bytes
+    state: bytes
+    offset: int
+    epoch: int
+
+
+class Checkpoint(NamedTuple):
+    """Every event below `next_offset` is in durable rows. `time_us`: when it was taken, wall clock."""
+
+    next_offset: int
+    epoch: int
+    time_us: int
+
+
+class SnapshotStore(Protocol):
+    """Rows that never go backwards: what has the higher offset stays, whoever writes later. Equal offsets mean equal bytes."""
+
+    def write_rows(self, shard: ShardRows, rows: Sequence[SnapshotRow]) -> None:
+        """Returns when all are durable. Raises StoreUnavailableError when it is not known; writing again is harmless."""
+        ...
+
+    def write_checkpoint(self, shard: ShardRows, checkpoint: Checkpoint) -> None:
+        """As `write_rows`; ordered by `next_offset`."""
+        ...
+
+    def read_checkpoint(self, shard: ShardRows) -> Checkpoint | None: ...
+
+    def read_rows(self, shard: ShardRows) -> Iterator[Sequence[SnapshotRow]]:
+        """All rows of the shard, in pieces of bounded size, in any order. Raises StoreUnavailableError."""
+        ...
+
+    def read_row(self, shard: ShardRows, key: bytes) -> SnapshotRow | None: ...
+
+    def close(self) -> None: ...
+
+
+# --- ownership -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process that can own shards. `address`: host:port of its worker service. `views`: those it can fold."""
+
+    name: str
+    address: str
+    views: tuple[str, ...]
+
+
+class Claim(NamedTuple):
+    """Who owns a shard. `epoch`: revision of the registry at which it was taken; grows with every claim of any shard."""
+
+    member: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The registry at one revision. A claim outlives its member only until the registry notices."""
+
+    revision: int
+    members: Mapping[str, Member] = field(default_factory=dict)
+    claims: Mapping[ShardName, Claim] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """One member's presence. Used on the event loop only."""
+
+    def valid_until(self) -> float:
+        """`time.monotonic()` until which nobody else can have been given this member's shards; math.inf where there is no lease."""
+        ...
+
+    async def claim(self, shard: ShardName, seen_epoch: int) -> int | None:
+        """Takes the shard if its claim still has `seen_epoch` (0: is unclaimed). Returns the new epoch; None: somebody was faster."""
+        ...
+
+    async def release(self, shard: ShardName, epoch: int) -> bool:
+        """Gives it up if it is still held under `epoch`; says whether it was."""
+        ...
+
+    async def leave(self) -> None:
+        """Ends the presence; claims still held end with it."""
+        ...
+
+
+class OwnershipRegistry(Protocol):
+    """The only authority on who owns what. Revisions never go back, not even over a restart of everything."""
+
+    async def join(self, member: Member) -> Session:
+        """Announces a member. Its name must be new or its own former one."""
+        ...
+
+    def watch(self) -> AsyncIterator[Ownership]:
+        """The registry now, then after every change; changes may be conflated, the last is never missed."""
+        ...
+
+    async def close(self) -> None: ...

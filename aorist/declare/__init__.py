@@ -1,0 +1,9 @@
+"""What engineers declare entities with. One file per domain in each role folder; everything is checked at import."""
+
+from aorist.declare.commands import Commands
+from aorist.declare.given import given
+from aorist.declare.project import Project, find_root, load_project
+from aorist.declare.queries import Queries
+from aorist.declare.view import Codec, View
+
+__all__ = ["Codec", "Commands", "Project", "Queries", "View", "find_root", "given", "load_project"]

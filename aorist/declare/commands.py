@@ -1,0 +1,126 @@
+"""Stateless commands: what a gateway turns into events and answers once they are durable.
+
+    arms = Commands("fleet.arms.v1.ArmCommandService", publishes=ArmEvent)
+
+A handler is a plain function from what was asked, already checked against the rules of its proto, to the event that states it as done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from aorist.declare.handlers import message_type, misdeclared, place_of, signature_of
+from aorist.declare.schema import field_of_type, schema_of, service_named
+from aorist.errors import MisdeclaredError
+from aorist.v1 import position_pb2
+
+Handler = TypeVar("Handler", bound=Callable[..., Message])
+
+
+@dataclass(frozen=True)
+class CommandShape:
+    """One rpc of a command service. Names are those of fields.
+
+    Unary: `positions` holds one Position. Stream: `items` in the request; `acknowledged`, `positions` (repeated) and `refused` in the
+    response, whose `sequence`, `index` and `violations` name a refused item.
+    """
+
+    method: MethodDescriptor
+    request: type[Message]
+    response: type[Message]
+    positions: str
+    items: str = ""
+    item: type[Message] | None = None
+    refused: str = ""
+
+    @property
+    def streamed(self) -> bool:
+        return bool(self.items)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One handler with the shape of its rpc."""
+
+    function: Callable[[Any], Message]
+    shape: CommandShape
+
+
+class Commands:
+    """Declares a command service without state.
+
+    service: full name, such as "fleet.arms.v1.ArmCommandService". publishes: the envelope of the events its commands cause; it is
+    the only publisher of that topic.
+    """
+
+    def __init__(self, service: str, *, publishes: type[Message]) -> None:
+        self.schema = schema_of(publishes)
+        self.service = service_named(service, publishes)
+        self.commands: dict[str, Command] = {}
+
+    def command(self, handler: Handler) -> Handler:
+        """Handles a unary command: `def report(ask: ReportJointPositionsRequest) -> JointPositionsChanged`."""
+        return self._add(handler, streamed=False)
+
+    def stream(self, handler: Handler) -> Handler:
+        """Handles each item of a stream of batches: `def changed(sample: JointSample) -> JointPositionsChanged`."""
+        return self._add(handler, streamed=True)
+
+    def complete(self) -> None:
+        """Raises MisdeclaredError for a command without handler. The loader calls it after the import of each role file."""
+        for method in self.service.methods:
+            if method.name not in self.commands:
+                raise MisdeclaredError(
+                    f"{self.service.full_name}: nothing handles {method.name}: add a handler that takes {method.input_type.name}"
+                )
+
+    def _add(self, handler: Handler, *, streamed: bool) -> Handler:
+        takes, gives = signature_of(handler, "sample" if streamed else "ask")
+        taken = message_type(handler, takes[0], "parameter")
+        event = message_type(handler, gives, "result")
+        if event not in self.schema.events:
+            known = ", ".join(e.__name__ for e in self.schema.events)
+            misdeclared(handler, f"returns {event.__name__}, which is not an event of {self.schema.envelope.__name__} (it has: {known})")
+        shape = next((s for s in map(_shape, self.service.methods) if taken is (s.item if streamed else s.request)), None)
+        if shape is None or shape.streamed != streamed:
+            kind = "stream of batches of" if streamed else "unary rpc that takes"
+            misdeclared(handler, f"{self.service.full_name} has no {kind} {taken.__name__}")
+        if shape.method.name in self.commands:
+            other = place_of(self.commands[shape.method.name].function)
+            misdeclared(handler, f"{shape.method.name} already has a handler, {other}: remove one of them")
+        self.commands[shape.method.name] = Command(handler, shape)
+        return handler
+
+
+def _shape(method: MethodDescriptor) -> CommandShape:
+    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    where = f"{method.containing_service.file.name}: {method.full_name}"
+    streamed = method.client_streaming and method.server_streaming
+    if method.client_streaming != method.server_streaming:
+        raise MisdeclaredError(f"{where}: a command is unary, or a stream both ways")
+    positions = field_of_type(response.DESCRIPTOR, position_pb2.Position, repeated=streamed)
+    if positions is None:
+        raise MisdeclaredError(f"{where}: {response.__name__} needs one {'repeated ' * streamed}aorist.v1.Position: answers say where events are")
+    if not streamed:
+        return CommandShape(method, request, response, positions)
+    batches = [f for f in request.DESCRIPTOR.fields if f.is_repeated and f.message_type]
+    refused = [f for f in response.DESCRIPTOR.fields if f.is_repeated and f.message_type and f.name != positions]
+    if len(batches) != 1 or "sequence" not in request.DESCRIPTOR.fields_by_name:
+        raise MisdeclaredError(f"{where}: {request.__name__} needs `uint64 sequence` and one repeated message field")
+    if len(refused) != 1 or not _says(refused[0].message_type, "sequence", "index", "violations") or not _says(response.DESCRIPTOR, "acknowledged_sequence"):
+        raise MisdeclaredError(
+            f"{where}: {response.__name__} needs `uint64 acknowledged_sequence` and one repeated message of the refused, with `sequence`, `index` and "
+            "`google.rpc.BadRequest violations`"
+        )
+    item = GetMessageClass(batches[0].message_type)
+    return CommandShape(method, request, response, positions, batches[0].name, item, refused[0].name)
+
+
+def _says(descriptor: Descriptor, *names: str) -> bool:
+    return all(name in descriptor.fields_by_name for name in names)

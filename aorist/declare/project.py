@@ -1,0 +1,106 @@
+"""Loads what a project declares: `aorist.toml` names the role folders, every file in them declares something."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aorist.declare.commands import Commands
+from aorist.declare.queries import Queries
+from aorist.declare.view import View
+from aorist.errors import MisdeclaredError, SettingError
+
+FILE = "aorist.toml"
+ROLES: dict[str, type] = {"command_gateway": Commands, "materializers": View, "query_gateway": Queries}
+LATER = ("write_models", "republishers")
+T = TypeVar("T")
+
+
+@dataclass
+class Project:
+    """Everything declared below `root`, checked by itself and against each other. `config`: the rest of aorist.toml."""
+
+    root: Path
+    views: dict[str, View[Any]] = field(default_factory=dict)
+    commands: list[Commands] = field(default_factory=list)
+    queries: list[Queries] = field(default_factory=list)
+    plugins: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def find_root(start: Path) -> Path | None:
+    """The nearest folder at or above `start` with an aorist.toml."""
+    return next((folder for folder in (start, *start.parents) if (folder / FILE).is_file()), None)
+
+
+def read_config(root: Path) -> dict[str, Any]:
+    """aorist.toml as it is. Raises SettingError."""
+    try:
+        return tomllib.loads((root / FILE).read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"{root / FILE}: {error}") from None
+
+
+def load_project(root: Path) -> Project:
+    """Imports every file of the role folders of the project at `root`. Raises MisdeclaredError for the first thing wrong."""
+    config = read_config(root)
+    project = Project(root, plugins=list(config.get("cli", {}).get("plugins", [])), config=config)
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    for role, folder in config.get("roles", {}).items():
+        if role not in ROLES and role not in LATER:
+            raise SettingError(f"{root / FILE}: no role `{role}`: there are {', '.join([*ROLES, *LATER])}")
+        if role in ROLES:
+            _load_role(project, role, folder)
+    _check_together(project)
+    return project
+
+
+def _load_role(project: Project, role: str, folder: str) -> None:
+    path = project.root / folder
+    if not path.is_dir():
+        raise SettingError(f"{project.root / FILE}: role {role} names the folder `{folder}`, which is not there: make it, or remove the line")
+    for file in sorted(path.glob("[!_]*.py")):
+        module = importlib.import_module(f"{folder}.{file.stem}".replace("/", "."))
+        declared = [value for value in vars(module).values() if isinstance(value, ROLES[role])]
+        if not declared:
+            raise MisdeclaredError(f"{file}: declares no {ROLES[role].__name__}: every file in {folder}/ declares one")
+        for one in declared:
+            one.complete()
+            _add(project, one, file)
+
+
+def _add(project: Project, declared: object, file: Path) -> None:
+    if isinstance(declared, View):
+        if project.views.get(declared.name, declared) is not declared:
+            raise MisdeclaredError(f"{file}: another view is named `{declared.name}` already: rename one of them")
+        project.views[declared.name] = declared
+    elif isinstance(declared, Commands):
+        project.commands.append(declared)
+    elif isinstance(declared, Queries):
+        project.queries.append(declared)
+
+
+def _check_together(project: Project) -> None:
+    publishers: dict[str, str] = {}
+    for commands in project.commands:
+        topic, service = commands.schema.topic.name, commands.service.full_name
+        if topic in publishers:
+            raise MisdeclaredError(f"topic {topic} would have two publishers, {publishers[topic]} and {service}: a topic has one; give one of them its own")
+        publishers[topic] = service
+    for queries in project.queries:
+        for shape in queries.shapes:
+            view = project.views.get(shape.view)
+            if view is None:
+                raise MisdeclaredError(f"{shape.method.full_name} is answered by view `{shape.view}`, which no file in materializers/ declares")
+            if shape.request.DESCRIPTOR.full_name not in view.queries:
+                raise MisdeclaredError(f"view `{view.name}` has no handler for {shape.method.full_name}: add one that takes {shape.request.__name__}")
+            if view.schema.topic.name != queries.schema.topic.name:
+                raise MisdeclaredError(
+                    f"{queries.service.full_name} routes by topic {queries.schema.topic.name}, but view `{view.name}` folds {view.schema.topic.name}: "
+                    "name the same envelope in both"
+                )

@@ -1,0 +1,154 @@
+"""The shape of a query, read from its rpc: which view answers, by key or as a list, and where freshness goes in and out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from aorist.declare.schema import EventSchema, check_key_field, field_of_type, marked_fields, schema_of, service_named
+from aorist.errors import MisdeclaredError
+from aorist.v1 import options_pb2, read_pb2
+
+
+@dataclass(frozen=True)
+class QueryShape:
+    """One rpc of a query service. Names are those of fields.
+
+    kind: `get` (one key), `watch` (one key, stream) or `list` (all keys). header: of the ReadHeader in the response (repeated in lists).
+    read: of the ReadOptions in the request. keyed: where in an answer the key goes, as (field of the response or "" for itself, names).
+    items, missing: lists only. interval: whether a watch can be rate-limited.
+    """
+
+    method: MethodDescriptor
+    view: str
+    kind: str
+    request: type[Message]
+    response: type[Message]
+    read: str
+    header: str
+    item: type[Message]
+    items: str = ""
+    missing: str = ""
+    keyed_part: str = ""
+    keyed: tuple[str, ...] = ()
+    interval: bool = False
+
+
+def methods_answered_by(file: FileDescriptor, view: str) -> list[MethodDescriptor]:
+    """The rpcs of this file that name `view` in `(aorist.v1.answered_by)`."""
+    return [m for s in file.services_by_name.values() for m in s.methods if _answerer(m) == view]
+
+
+def _answerer(method: MethodDescriptor) -> str:
+    return str(method.GetOptions().Extensions[options_pb2.answered_by])
+
+
+def shape_of(request: type[Message], schema: EventSchema, view: str | None = None) -> QueryShape:
+    """The rpc that takes `request`, checked against the key of `schema`. Raises MisdeclaredError that says what to change in the proto."""
+    file = request.DESCRIPTOR.file
+    method = next((m for s in file.services_by_name.values() for m in s.methods if m.input_type is request.DESCRIPTOR), None)
+    if method is None:
+        raise MisdeclaredError(f"no service in {file.name} takes {request.DESCRIPTOR.name}: add an rpc for it")
+    where = f"{file.name}: {method.full_name}"
+    answerer = _answerer(method)
+    if not answerer:
+        raise MisdeclaredError(f'{where}: does not say which view answers: add `option (aorist.v1.answered_by) = "{view or "..."}"`')
+    if view is not None and answerer != view:
+        raise MisdeclaredError(f"{where}: is answered by view `{answerer}`, not `{view}`: correct (aorist.v1.answered_by)")
+    response = GetMessageClass(method.output_type)
+    read = field_of_type(request.DESCRIPTOR, read_pb2.ReadOptions)
+    if read is None:
+        raise MisdeclaredError(f"{where}: {request.DESCRIPTOR.name} needs one field of type aorist.v1.ReadOptions")
+    if "page_token" in request.DESCRIPTOR.fields_by_name:
+        return _list_shape(where, method, answerer, request, response, read, schema)
+    kind = "watch" if method.server_streaming else "get"
+    header = field_of_type(response.DESCRIPTOR, read_pb2.ReadHeader)
+    if header is None:
+        raise MisdeclaredError(f"{where}: {response.DESCRIPTOR.name} needs one field of type aorist.v1.ReadHeader")
+    routed = [f.name for f in marked_fields(request.DESCRIPTOR, "route")]
+    if sorted(routed) != sorted(schema.key):
+        raise MisdeclaredError(
+            f"{where}: {request.DESCRIPTOR.name} must mark exactly the key of topic {schema.topic.name} ({', '.join(schema.key)}) with "
+            f"[(aorist.v1.route) = true]; it marks {', '.join(routed) or 'nothing'}"
+        )
+    for name in routed:
+        check_key_field(request.DESCRIPTOR, name, f"key of topic {schema.topic.name}")
+    part, keyed = _key_in(response, schema, where)
+    interval = "min_interval_ms" in request.DESCRIPTOR.fields_by_name
+    return QueryShape(method, answerer, kind, request, response, read, header, response, keyed_part=part, keyed=keyed, interval=interval)
+
+
+def _list_shape(
+    where: str, method: MethodDescriptor, view: str, request: type[Message], response: type[Message], read: str, schema: EventSchema
+) -> QueryShape:
+    if method.server_streaming or "page_size" not in request.DESCRIPTOR.fields_by_name:
+        raise MisdeclaredError(f"{where}: a list is unary and its request has `page_size` and `page_token`")
+    header = field_of_type(response.DESCRIPTOR, read_pb2.ReadHeader, repeated=True)
+    missing = field_of_type(response.DESCRIPTOR, read_pb2.MissingPartition, repeated=True)
+    if header is None or missing is None or "next_page_token" not in response.DESCRIPTOR.fields_by_name:
+        raise MisdeclaredError(
+            f"{where}: {response.DESCRIPTOR.name} needs `string next_page_token`, one `repeated aorist.v1.ReadHeader` and one "
+            "`repeated aorist.v1.MissingPartition`"
+        )
+    items = [f for f in response.DESCRIPTOR.fields if f.is_repeated and f.message_type and f.name not in (header, missing)]
+    if len(items) != 1:
+        raise MisdeclaredError(f"{where}: {response.DESCRIPTOR.name} needs one repeated message field for its items, it has {len(items)}")
+    item = GetMessageClass(items[0].message_type)
+    keyed = _key_fields(item, schema, where)
+    return QueryShape(method, view, "list", request, response, read, header, item, items[0].name, missing, "", keyed)
+
+
+def _key_in(response: type[Message], schema: EventSchema, where: str) -> tuple[str, tuple[str, ...]]:
+    """Where the library fills in the key: in the response itself or in one of its fields."""
+    own = _key_fields(response, schema, where)
+    if own:
+        return "", own
+    for field in response.DESCRIPTOR.fields:
+        if field.message_type is not None and not field.is_repeated and field.message_type.file.package != "aorist.v1":
+            inner = _key_fields(GetMessageClass(field.message_type), schema, where)
+            if inner:
+                return field.name, inner
+    return "", ()
+
+
+def _key_fields(message: type[Message], schema: EventSchema, where: str) -> tuple[str, ...]:
+    names = [field.name for field in marked_fields(message.DESCRIPTOR, "key")]
+    for name in names:
+        if name not in schema.key:
+            raise MisdeclaredError(
+                f"{where}: {message.DESCRIPTOR.name}.{name} is marked (aorist.v1.key), but the key of topic {schema.topic.name} is "
+                f"{', '.join(schema.key)}: rename or unmark it"
+            )
+    return tuple(names)
+
+
+class Queries:
+    """Declares a query service at the gateway: which events place its keys, and how scattered answers are merged.
+
+    service: full name, such as "fleet.arms.v1.ArmQueryService". events: the envelope whose key and partitions route its queries.
+    """
+
+    def __init__(self, service: str, *, events: type[Message]) -> None:
+        self.schema = schema_of(events)
+        self.service = service_named(service, events)
+        self.shapes = [shape_of(GetMessageClass(m.input_type), self.schema) for m in self.service.methods]
+        self._merged: set[str] = set()
+
+    def merge_by_key(self, request: type[Message]) -> None:
+        """Lists asked for with `request` are merged in the order of their keys, page by page, each key once."""
+        shape = next((s for s in self.shapes if s.request is request), None)
+        if shape is None or shape.kind != "list":
+            raise MisdeclaredError(f"{self.service.full_name}: {request.DESCRIPTOR.name} asks for no list of this service")
+        self._merged.add(request.DESCRIPTOR.full_name)
+
+    def complete(self) -> None:
+        """Raises MisdeclaredError for a list nobody said how to merge."""
+        for shape in self.shapes:
+            if shape.kind == "list" and shape.request.DESCRIPTOR.full_name not in self._merged:
+                raise MisdeclaredError(
+                    f"{self.service.full_name}: nothing says how {shape.method.name} merges the partitions' answers: add "
+                    f"`.merge_by_key({shape.request.DESCRIPTOR.name})`"
+                )

@@ -1,0 +1,175 @@
+"""What a contract says: topic, key and partition of an envelope, read from its options and checked. Derived once, at import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NoReturn
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from aorist.errors import MisdeclaredError
+from aorist.ports import NewRecord, TopicSpec
+from aorist.position import partition_of
+from aorist.v1 import event_pb2, options_pb2
+
+_TEXT = {FieldDescriptor.CPPTYPE_STRING}
+_WHOLE = {
+    FieldDescriptor.CPPTYPE_INT32,
+    FieldDescriptor.CPPTYPE_INT64,
+    FieldDescriptor.CPPTYPE_UINT32,
+    FieldDescriptor.CPPTYPE_UINT64,
+}
+
+
+def encode_key(parts: Sequence[str | int]) -> bytes:
+    """The record key of an entity. One part: its text. Several: joined by `/`, with `/` and `%` inside a part escaped.
+
+    Different parts never give the same key, and every language can write it.
+    """
+    texts = [str(part) for part in parts]
+    if len(texts) > 1:
+        texts = [text.replace("%", "%25").replace("/", "%2F") for text in texts]
+    return "/".join(texts).encode()
+
+
+def decode_key(key: bytes, parts: int) -> list[str]:
+    """The texts that `encode_key` made `key` from."""
+    if parts == 1:
+        return [key.decode()]
+    return [text.replace("%2F", "/").replace("%25", "%") for text in key.decode().split("/")]
+
+
+def key_reader(fields: Sequence[str]) -> Callable[[Message], bytes]:
+    """A function from any message with these fields to the key that they make."""
+    if len(fields) == 1:
+        read: Callable[[Message], str | int] = attrgetter(fields[0])
+        return lambda message: str(read(message)).encode()
+    read_all: Callable[[Message], tuple[str | int, ...]] = attrgetter(*fields)
+    return lambda message: encode_key(read_all(message))
+
+
+@dataclass(frozen=True)
+class EventSchema:
+    """An envelope with its topic, checked. `events`: class of each event -> its field in `oneof event`."""
+
+    envelope: type[Message]
+    topic: TopicSpec
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...]
+    events: Mapping[type[Message], str]
+
+    def key_of(self) -> Callable[[Message], bytes]:
+        """Function from an event (or a routed request) to its record key."""
+        return key_reader(self.key)
+
+    def partition_for(self) -> Callable[[Message], int]:
+        """Function from an event (or a request with the fields of `partition_by`) to its partition."""
+        read, partitions = key_reader(self.partition_by), self.topic.partitions
+        return lambda message: partition_of(read(message), partitions)
+
+    def recorder(self) -> Callable[[Message], NewRecord]:
+        """Function from an event without meta to the record that publishes it. Equal events give equal bytes."""
+        key_of, partition_for = self.key_of(), self.partition_for()
+        tags = {event.DESCRIPTOR.full_name: _tag(self.envelope.DESCRIPTOR.fields_by_name[name]) for event, name in self.events.items()}
+
+        def record(event: Message) -> NewRecord:
+            body = event.SerializeToString(deterministic=True)
+            # An envelope with one field set is that field's tag, the length, and the event's own bytes: no second copy is built.
+            return NewRecord(partition_for(event), key_of(event), tags[event.DESCRIPTOR.full_name] + _varint(len(body)) + body)
+
+        return record
+
+
+def _tag(field: FieldDescriptor) -> bytes:
+    return _varint(field.number << 3 | 2)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def schema_of(envelope: type[Message]) -> EventSchema:
+    """Reads and checks the options of `envelope`. Raises MisdeclaredError naming the proto file and what to write there."""
+    descriptor = envelope.DESCRIPTOR
+
+    def wrong(problem: str) -> NoReturn:
+        raise MisdeclaredError(f"{descriptor.file.name}: {descriptor.full_name}: {problem}")
+
+    options = descriptor.GetOptions()
+    if not options.HasExtension(options_pb2.topic):
+        wrong("is not an envelope: give it `option (aorist.v1.topic) = {...}`")
+    topic = options.Extensions[options_pb2.topic]
+    if not topic.name:
+        wrong("its topic has no name: set `name` in (aorist.v1.topic)")
+    if topic.partitions < 1:
+        wrong("its topic has no partitions: set `partitions` in (aorist.v1.topic) to 1 or more; it cannot be changed later")
+    if topic.WhichOneof("cleanup") is None or not (topic.retention_ms > 0 or topic.compacted):
+        wrong("says nothing of what its topic forgets: set `retention_ms` or `compacted: true` in (aorist.v1.topic)")
+    meta = descriptor.fields_by_name.get("meta")
+    if meta is None or meta.message_type is not event_pb2.EventMeta.DESCRIPTOR:
+        wrong("has no `aorist.v1.EventMeta meta`: add it as the first field")
+    oneof = descriptor.oneofs_by_name.get("event")
+    if oneof is None:
+        wrong("has no `oneof event`: put the events of the domain into one")
+    for field in oneof.fields:
+        if field.message_type is None:
+            wrong(f"`{field.name}` in `oneof event` is not a message: every event is one, named in the past tense")
+    events = {GetMessageClass(field.message_type): field.name for field in oneof.fields}
+    if len(events) < len(oneof.fields):
+        wrong("two fields of `oneof event` have the same type: give every event a message of its own")
+    key, partition_by = tuple(topic.key), tuple(topic.partition_by) or tuple(topic.key)
+    if not key:
+        wrong("its topic has no key: set `key` in (aorist.v1.topic) to the fields that identify an entity")
+    for name in key:
+        for event in events:
+            check_key_field(event.DESCRIPTOR, name, f"key of topic {topic.name}")
+    for name in partition_by:
+        if name not in key:
+            wrong(f"partition_by names `{name}`, which is not in the key: only what never changes for an entity can place it; add it to `key`")
+    spec = TopicSpec(topic.name, topic.partitions, topic.retention_ms or None, topic.compacted)
+    return EventSchema(envelope, spec, key, partition_by, events)
+
+
+def check_key_field(descriptor: Descriptor, name: str, role: str) -> None:
+    """Raises MisdeclaredError unless `descriptor` has a single text or whole-number field `name`."""
+    field = descriptor.fields_by_name.get(name)
+    where = f"{descriptor.file.name}: {descriptor.full_name}"
+    if field is None:
+        raise MisdeclaredError(f"{where} has no field `{name}`, which is the {role}: add it, or correct the name in the options")
+    if field.is_repeated or field.cpp_type not in _TEXT | _WHOLE:
+        raise MisdeclaredError(f"{where}: field `{name}` is the {role} and must be a single string or whole number")
+
+
+def set_key_field(message: Message, name: str, text: str) -> None:
+    """Sets field `name`, text or whole number, from its text in a key."""
+    field = message.DESCRIPTOR.fields_by_name[name]
+    setattr(message, name, text if field.cpp_type in _TEXT else int(text))
+
+
+def marked_fields(descriptor: Descriptor, option: str) -> list[FieldDescriptor]:
+    """The fields of `descriptor` that carry the option `aorist.v1.<option>`."""
+    extension = getattr(options_pb2, option)
+    return [field for field in descriptor.fields if field.GetOptions().Extensions[extension]]
+
+
+def field_of_type(descriptor: Descriptor, message: type[Message], *, repeated: bool = False) -> str | None:
+    """Name of the only field of `descriptor` that holds `message`; None where there is none or more than one."""
+    names = [f.name for f in descriptor.fields if f.message_type is message.DESCRIPTOR and f.is_repeated == repeated]
+    return names[0] if len(names) == 1 else None
+
+
+def service_named(full_name: str, near: type[Message]) -> ServiceDescriptor:
+    """The service of this full name. Raises MisdeclaredError; its code must have been imported, as by importing its messages."""
+    try:
+        return near.DESCRIPTOR.file.pool.FindServiceByName(full_name)  # type: ignore[no-any-return]  # untyped in the stubs
+    except KeyError:
+        raise MisdeclaredError(f"no service `{full_name}`: correct the name, or import the module generated from its proto file") from None

@@ -1,0 +1,191 @@
+"""A view: events folded, per key, into a state that can be asked for.
+
+    arm_position = View("arm_position", events=ArmEvent, state=Arm, codec=...)
+
+`apply` folds one event into the state of its key. It is pure: no I/O, no clock, no randomness, nothing outside the state; replayed
+from any earlier position it must end in the same state. `get`, `list` and `watch` turn a state into answers; the library fills in key
+and read header. All are plain functions and come back unchanged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, get_args
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+
+from aorist.declare.handlers import (
+    check_touches_only_its_key,
+    message_type,
+    misdeclared,
+    place_of,
+    signature_of,
+)
+from aorist.declare.queries import QueryShape, methods_answered_by, shape_of
+from aorist.declare.schema import EventSchema, schema_of
+from aorist.errors import MisdeclaredError
+
+S = TypeVar("S")
+M = TypeVar("M", bound=Message)
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Codec(Generic[S]):
+    """How a state becomes bytes of a snapshot and comes back. `decode(encode(state))` must equal the state."""
+
+    encode: Callable[[S], bytes]
+    decode: Callable[[bytes], S]
+
+    @staticmethod
+    def through(message: type[M], pack: Callable[[S], M], unpack: Callable[[M], S]) -> Codec[S]:
+        """A codec by way of a protobuf message: snapshots then evolve as messages do."""
+        return Codec(lambda state: pack(state).SerializeToString(deterministic=True), lambda data: unpack(message.FromString(data)))
+
+
+@dataclass(frozen=True)
+class Query:
+    """One handler of a view with the shape of its rpc."""
+
+    function: Callable[[Any, Any], Message | None]
+    shape: QueryShape
+
+
+class View(Generic[S]):
+    """Declares a view.
+
+    name: as in `(aorist.v1.answered_by)`, in metrics and in snapshots; letters, digits and `_`.
+    events: the envelope that it folds.
+    state: a protobuf message, or a dataclass with slots and `codec` (folds twice as fast); made without arguments for a new key.
+    ignores: events that mean nothing to it, named so that a forgotten one is an error.
+    build: raise it by one when `apply` or the state changed meaning: the view is then folded anew into rows of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        events: type[Message],
+        state: type[S],
+        codec: Codec[S] | None = None,
+        ignores: Sequence[type[Message]] = (),
+        build: int = 1,
+    ) -> None:
+        if not name.isidentifier():
+            raise MisdeclaredError(f"view `{name}`: its name must be made of letters, digits and `_`")
+        if build < 1:
+            raise MisdeclaredError(f"view `{name}`: build is {build}; builds count from 1")
+        self.name, self.state, self.build = name, state, build
+        self.schema: EventSchema = schema_of(events)
+        self.codec: Codec[S] = codec or self._message_codec()
+        self.handlers: dict[str, Callable[[S, Any], None]] = {}
+        self.queries: dict[str, Query] = {}
+        self.ignored = {self._event_field(event, f"view `{name}`: ignores") for event in ignores}
+        self._check_state()
+
+    # --- declaring ---
+
+    def apply(self, handler: Handler) -> Handler:
+        """Folds one type of event: `def moved(arm: Arm, event: JointPositionsChanged) -> None`. Which one, the annotation says."""
+        takes, gives = signature_of(handler, "state", "event")
+        self._check_is_state(handler, takes[0])
+        if gives is not type(None):
+            misdeclared(handler, "must return None: apply changes the state it is given")
+        event = message_type(handler, takes[1], "event")
+        field = self._event_field(event, place_of(handler))
+        if field in self.handlers:
+            misdeclared(handler, f"{event.__name__} already has a handler, {place_of(self.handlers[field])}: remove one of them")
+        if field in self.ignored:
+            misdeclared(handler, f"{event.__name__} is also in `ignores`: remove it there, or remove this handler")
+        check_touches_only_its_key(handler)
+        self.handlers[field] = handler
+        return handler
+
+    def get(self, handler: Handler) -> Handler:
+        """Answers a query for one key: `def get(arm: Arm, ask: GetArmPositionRequest) -> GetArmPositionResponse`."""
+        return self._query(handler, "get")
+
+    def list(self, handler: Handler) -> Handler:
+        """Gives one key's part of a list, or None to leave it out: `def each(arm: Arm, ask: ListArmPositionsRequest) -> ArmPosition | None`.
+
+        The library pages, scatters and merges.
+        """
+        return self._query(handler, "list")
+
+    def watch(self, handler: Handler) -> Handler:
+        """As `get`, for a stream: now, then whenever the key changes."""
+        return self._query(handler, "watch")
+
+    def complete(self) -> None:
+        """Raises MisdeclaredError for what a finished file lacks. The loader calls it after the import of each role file."""
+        for event, field in self.schema.events.items():
+            if field not in self.handlers and field not in self.ignored:
+                raise MisdeclaredError(
+                    f"view `{self.name}`: {event.__name__} has no handler: add `@{self.name}.apply` for it, or name it in `ignores`"
+                )
+        for method in self._methods():
+            if method.input_type.full_name not in self.queries:
+                raise MisdeclaredError(
+                    f"view `{self.name}`: nothing answers {method.full_name}: add a handler that takes {method.input_type.name}"
+                )
+
+    # --- checking ---
+
+    def _methods(self) -> list[MethodDescriptor]:
+        files = {q.shape.method.containing_service.file.name: q.shape.method.containing_service.file for q in self.queries.values()}
+        return [method for file in files.values() for method in methods_answered_by(file, self.name)]
+
+    def _query(self, handler: Handler, kind: str) -> Handler:
+        takes, gives = signature_of(handler, "state", "ask")
+        self._check_is_state(handler, takes[0])
+        ask = message_type(handler, takes[1], "request")
+        if kind == "list":
+            if isinstance(gives, types.UnionType) or typing.get_origin(gives) is typing.Union:
+                gives = next((t for t in get_args(gives) if t is not type(None)), gives)
+        answer = message_type(handler, gives, "result")
+        try:
+            shape = shape_of(ask, self.schema, self.name)
+            if shape.kind != kind:
+                raise MisdeclaredError(f"{shape.method.full_name} is a {shape.kind}, not a {kind}: use `@{self.name}.{shape.kind}`")
+            expected = shape.item if kind == "list" else shape.response
+            if answer is not expected:
+                raise MisdeclaredError(f"must return {expected.__name__}, as {shape.method.full_name} does, not {answer.__name__}")
+        except MisdeclaredError as error:
+            misdeclared(handler, str(error))
+        name = ask.DESCRIPTOR.full_name
+        if name in self.queries:
+            misdeclared(handler, f"{ask.__name__} already has a handler, {place_of(self.queries[name].function)}: remove one of them")
+        self.queries[name] = Query(handler, shape)
+        return handler
+
+    def _event_field(self, event: type[Message], where: str) -> str:
+        field = self.schema.events.get(event)
+        if field is None:
+            known = ", ".join(e.__name__ for e in self.schema.events)
+            raise MisdeclaredError(f"{where}: {event.__name__} is not an event of {self.schema.envelope.__name__} (it has: {known})")
+        return field
+
+    def _check_is_state(self, handler: Callable[..., Any], hint: Any) -> None:
+        if hint is not self.state:
+            misdeclared(handler, f"its first parameter must be the state of view `{self.name}`, {self.state.__name__}, not {getattr(hint, '__name__', hint)}")
+
+    def _message_codec(self) -> Codec[S]:
+        state: Any = self.state
+        if not (isinstance(state, type) and issubclass(state, Message)):
+            raise MisdeclaredError(f"view `{self.name}`: its state is not a protobuf message: give it `codec=Codec(encode, decode)`")
+        return Codec(lambda s: typing.cast(Message, s).SerializeToString(deterministic=True), state.FromString)
+
+    def _check_state(self) -> None:
+        if dataclasses.is_dataclass(self.state) and "__slots__" not in vars(self.state):
+            raise MisdeclaredError(f"view `{self.name}`: {self.state.__name__} has no slots: write @dataclass(slots=True), which also catches misspelt fields")
+        try:
+            fresh = self.state()
+        except TypeError as error:
+            raise MisdeclaredError(f"view `{self.name}`: {self.state.__name__}() cannot be made without arguments ({error}): give its fields defaults") from None
+        if self.codec.decode(self.codec.encode(fresh)) != fresh:
+            raise MisdeclaredError(f"view `{self.name}`: decode(encode(...)) of a new {self.state.__name__} is not equal to it: correct its codec")

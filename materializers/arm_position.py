@@ -1,0 +1,69 @@
+"""Current position: the latest known position of every axis of an arm, with the time it was sampled."""
+
+from dataclasses import dataclass, field
+
+from aorist.declare import Codec, View
+from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
+from fleet.arms.v1.queries_pb2 import (
+    ArmPosition,
+    AxisReading,
+    GetArmPositionRequest,
+    GetArmPositionResponse,
+    ListArmPositionsRequest,
+    WatchArmPositionRequest,
+    WatchArmPositionResponse,
+)
+
+
+@dataclass(slots=True)
+class Axis:
+    """rad (m for prismatic axes); microseconds since 1970."""
+
+    position: float
+    sampled_at_us: int
+
+
+@dataclass(slots=True)
+class Arm:
+    axes: dict[int, Axis] = field(default_factory=dict)
+
+
+def pack(arm: Arm) -> ArmPosition:
+    return ArmPosition(
+        axes=[
+            AxisReading(axis=n, position=axis.position, sampled_at_us=axis.sampled_at_us)
+            for n, axis in sorted(arm.axes.items())
+        ]
+    )
+
+
+def unpack(message: ArmPosition) -> Arm:
+    return Arm({axis.axis: Axis(axis.position, axis.sampled_at_us) for axis in message.axes})
+
+
+arm_position = View("arm_position", events=ArmEvent, state=Arm, codec=Codec.through(ArmPosition, pack, unpack))
+
+
+@arm_position.apply
+def moved(arm: Arm, event: JointPositionsChanged) -> None:
+    for new in event.axes:
+        axis = arm.axes.get(new.axis)
+        if axis is None:
+            arm.axes[new.axis] = Axis(new.position, event.sampled_at_us)
+        elif event.sampled_at_us >= axis.sampled_at_us:  # robots retry: late repeats must not win
+            axis.position, axis.sampled_at_us = new.position, event.sampled_at_us
+
+
+@arm_position.get
+def get(arm: Arm, ask: GetArmPositionRequest) -> GetArmPositionResponse:
+    return GetArmPositionResponse(arm=pack(arm))
+
+
+@arm_position.list
+def each(arm: Arm, ask: ListArmPositionsRequest) -> ArmPosition | None:
+    return pack(arm)
+
+
+@arm_position.watch
+def watch(arm: Arm, ask: WatchArmPositionRequest) -> WatchArmPositionResponse:
+    return WatchArmPositionResponse(arm=pack(arm))

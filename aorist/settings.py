@@ -1,0 +1,206 @@
+"""What can be set, said once: name, default, what is allowed, and what it means.
+
+Flags, environment variables, `[settings]` of aorist.toml and `aorist config` are all derived from the fields of `Settings`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple, TypeVar
+
+from aorist.errors import SettingError
+
+FILE = "aorist.toml"
+PREFIX = "AORIST_"
+NOT_SETTINGS = frozenset({"ADDRESS", "FAILPOINTS", "CACHE", "KAFKA", "CASSANDRA", "ETCD"})
+"""Variables with the prefix that mean something else: where clients call, and what tests and builds use."""
+
+HIGHEST_PORT = 65_535
+
+Value = str | int | float
+V = TypeVar("V", str, int, float)
+
+
+class Rule(NamedTuple):
+    """What a setting means and allows."""
+
+    doc: str
+    choices: tuple[str, ...] = ()
+    least: float = 0
+    most: float = math.inf
+    is_address: bool = False
+
+
+class Setting(NamedTuple):
+    """One field of `Settings`, as flags and tables are made from it."""
+
+    name: str
+    type: type[Value]
+    default: Value
+    rule: Rule
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+
+def _set(
+    default: V,
+    doc: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float = 0,
+    most: float = math.inf,
+    is_address: bool = False,
+) -> V:
+    rule = Rule(doc, choices, least, most, is_address)
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. Immutable; made by `load_settings`, which checks it."""
+
+    listen: str = _set("127.0.0.1:7100", "Where gateways listen, HOST:PORT. Port 0: any free one.", is_address=True)
+    worker_listen: str = _set("127.0.0.1:0", "Where the worker listens for gateways, HOST:PORT.", is_address=True)
+    advertise: str = _set(
+        "", "Under which HOST:PORT gateways reach the worker. Empty: the address it listens on.", is_address=True
+    )
+    member: str = _set("", "Name of this process among the owners. Empty: host name and process id.")
+    transport: str = _set(
+        "native", "What serves gRPC: native is ten times faster, grpcio can do TLS.", choices=("native", "grpcio")
+    )
+    db: str = _set("aorist.db", "The SQLite file of the embedded mode.")
+    checkpoint_interval_s: float = _set(10.0, "Time between checkpoints of a shard.", least=0.01, most=3600)
+    max_wait_ms: int = _set(
+        2000, "How long a query waits for a fresh enough answer unless it says so itself.", most=600_000
+    )
+    max_wait_limit_ms: int = _set(60_000, "The longest wait a query may ask for.", most=600_000)
+    max_skew_ms: int = _set(5000, "How far ahead of the gateway's clock the times of facts may be.", most=86_400_000)
+    max_unacknowledged_bytes: int = _set(
+        1_048_576, "What a stream may have in flight before it is read no further.", least=1024, most=2**30
+    )
+    max_message_bytes: int = _set(4_194_304, "The largest message taken.", least=1024, most=2**26)
+    max_page_size: int = _set(1000, "The largest page of a list.", least=1, most=10_000)
+    default_page_size: int = _set(100, "Entries on a page of a list that asks for no size.", least=1, most=10_000)
+    drain_s: float = _set(10.0, "How long a stop waits for calls in flight.", most=3600)
+    log_level: str = _set(
+        "info", "What is logged: this and what is worse.", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _set(
+        "auto", "Form of the log. auto: human on a terminal, else json.", choices=("auto", "human", "json")
+    )
+
+
+def _described() -> dict[str, Setting]:
+    fresh = Settings()
+    found = {f.name: (getattr(fresh, f.name), f.metadata["rule"]) for f in fields(Settings)}
+    return {name: Setting(name, type(default), default, rule) for name, (default, rule) in found.items()}
+
+
+SETTINGS: Mapping[str, Setting] = _described()
+"""Every setting by its name, in the order of `Settings`."""
+
+
+def load_settings(
+    file: Mapping[str, object], environ: Mapping[str, str], flags: Mapping[str, object | None]
+) -> tuple[Settings, dict[str, str]]:
+    """The settings in force, and for each where it came from.
+
+    Later ones win: default, `file` (the table `[settings]` of aorist.toml), `environ` (AORIST_*), `flags` (by the names
+    of settings; None: not given). Raises SettingError that names the place and what is allowed.
+    """
+    values: dict[str, Value] = {name: setting.default for name, setting in SETTINGS.items()}
+    origins = dict.fromkeys(SETTINGS, "default")
+    for name, raw in file.items():
+        setting = _find(name, SETTINGS, f"{FILE}: [settings] has", "setting")
+        values[name], origins[name] = _checked(setting, raw, f"{FILE}: [settings] {name}"), FILE
+    variables = {setting.variable: setting for setting in SETTINGS.values()}
+    for name, raw in environ.items():
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NOT_SETTINGS:
+            setting = _find(name, variables, "the environment has", "variable")
+            origins[setting.name] = f"environment {name}"
+            values[setting.name] = _checked(setting, _parsed(setting, raw), origins[setting.name])
+    for name, given in flags.items():
+        if given is not None:
+            setting = _find(name, SETTINGS, "the flags have", "setting")
+            origins[name] = f"flag {setting.flag}"
+            values[name] = _checked(setting, _parsed(setting, given), origins[name])
+    _check_at_most(values, origins, "max_wait_ms", "max_wait_limit_ms")
+    _check_at_most(values, origins, "default_page_size", "max_page_size")
+    return Settings(**values), origins  # type: ignore[arg-type]  # each was checked against the type of its field
+
+
+def parse_address(text: str, where: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; an IPv6 host stands in brackets. Raises SettingError that begins with `where`."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not (colon and host and port.isdecimal() and port.isascii()) or (":" in host and not bracketed):
+        raise SettingError(f"{where}: {text!r} is not HOST:PORT, such as 127.0.0.1:7100 or [::1]:7100")
+    if int(port) > HIGHEST_PORT:
+        raise SettingError(f"{where}: port {port} is above {HIGHEST_PORT}")
+    return host, int(port)
+
+
+def _find(name: str, known: Mapping[str, Setting], place: str, what: str) -> Setting:
+    if name in known:
+        return known[name]
+    raise SettingError(f"{place} no {what} {name}{_suggestion(name, known)}")
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+
+
+def _parsed(setting: Setting, raw: object) -> object:
+    """Text of environment or flags as a value of the setting's type; what is none is left for `_checked` to refuse."""
+    if isinstance(raw, str):
+        try:
+            return setting.type(raw)
+        except ValueError:
+            return raw
+    return raw
+
+
+def _checked(setting: Setting, raw: object, where: str) -> Value:
+    if setting.type is float and type(raw) is int:
+        raw = float(raw)
+    if type(raw) is not setting.type:
+        wanted = {str: "text", int: "a whole number", float: "a number"}[setting.type]
+        raise SettingError(f"{where}: {raw!r} is not {wanted}")
+    return _checked_text(setting, raw, where) if isinstance(raw, str) else _checked_number(setting, raw, where)
+
+
+def _checked_text(setting: Setting, text: str, where: str) -> str:
+    if setting.rule.choices and text not in setting.rule.choices:
+        raise SettingError(f"{where}: {text!r} is not one of {', '.join(setting.rule.choices)}")
+    if not text and setting.default:
+        raise SettingError(f"{where}: must not be empty; without it, it is {setting.default}")
+    if text and setting.rule.is_address:
+        _, port = parse_address(text, where)
+        if not port and not setting.default:
+            raise SettingError(f"{where}: port 0 reaches nobody; leave it empty to announce the port that was bound")
+    return text
+
+
+def _checked_number(setting: Setting, number: float, where: str) -> float:
+    rule = setting.rule
+    if not rule.least <= number <= rule.most:  # NaN is not, either
+        raise SettingError(f"{where}: {number} is not between {rule.least:.12g} and {rule.most:.12g}")
+    return number
+
+
+def _check_at_most(values: Mapping[str, Value], origins: Mapping[str, str], name: str, limit: str) -> None:
+    small, large = values[name], values[limit]
+    if float(small) > float(large):
+        raise SettingError(
+            f"{name}, {small} ({origins[name]}), is above {limit}, {large} ({origins[limit]}): lower it, or raise the limit"
+        )

@@ -1,0 +1,109 @@
+"""OwnershipRegistry for one process: the same claims, epochs and watches as with etcd, without leases."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from aorist.errors import SettingError, ShuttingDownError
+from aorist.ports import Claim, Member, Ownership
+from aorist.position import ShardName
+
+
+class LocalOwnershipRegistry:
+    """Used on one event loop. `next_revision` gives growing numbers, over restarts too; it is called off the loop."""
+
+    def __init__(self, next_revision: Callable[[], int]) -> None:
+        self._next_revision = next_revision
+        self.change = asyncio.Lock()  # held from looking at a claim until its change is in force
+        self._changed = asyncio.Event()
+        self.closed = False
+        self.now = Ownership(next_revision())  # taken here too, so that a watch after a restart shows no older revision
+
+    async def join(self, member: Member) -> LocalSession:
+        async with self.change:
+            if self.closed:
+                raise ShuttingDownError("the ownership registry is closed")
+            if other := self.now.members.get(member.name):
+                raise SettingError(
+                    f"member name {member.name!r} is taken by a living member at {other.address}; give each its own",
+                    member=member.name,
+                )
+            self.become(await self.revision(), {**self.now.members, member.name: member}, self.now.claims)
+            return LocalSession(self, member.name)
+
+    async def watch(self) -> AsyncIterator[Ownership]:
+        seen: Ownership | None = None
+        while True:
+            if self.now is not seen:
+                seen = self.now
+                yield seen
+            elif self.closed:
+                return
+            else:
+                await self._changed.wait()
+
+    async def close(self) -> None:
+        """Ends all sessions; watches end after they have shown the last state."""
+        async with self.change:
+            if not self.closed:
+                self.closed = True
+                self._tell()
+
+    async def revision(self) -> int:
+        """For sessions, which hold `change`: the revision of their next change."""
+        return await asyncio.to_thread(self._next_revision)
+
+    def become(self, revision: int, members: Mapping[str, Member], claims: Mapping[ShardName, Claim]) -> None:
+        """For sessions: puts a new state in force."""
+        self.now = Ownership(revision, members, claims)  # never changed in place: watchers hold it
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class LocalSession:
+    """A member's presence; it ends with `leave` or with the registry."""
+
+    def __init__(self, registry: LocalOwnershipRegistry, member: str) -> None:
+        self._registry = registry
+        self._member = member
+        self._left = False
+
+    def valid_until(self) -> float:
+        return -math.inf if self._over() else math.inf
+
+    async def claim(self, shard: ShardName, seen_epoch: int) -> int | None:
+        async with self._registry.change:
+            now = self._registry.now
+            held = now.claims.get(shard)
+            if self._over() or (held.epoch if held else 0) != seen_epoch:
+                return None
+            epoch = await self._registry.revision()
+            self._registry.become(epoch, now.members, {**now.claims, shard: Claim(self._member, epoch)})
+            return epoch
+
+    async def release(self, shard: ShardName, epoch: int) -> bool:
+        async with self._registry.change:
+            now = self._registry.now
+            if self._over() or now.claims.get(shard) != Claim(self._member, epoch):
+                return False
+            claims = {name: claim for name, claim in now.claims.items() if name != shard}
+            self._registry.become(await self._registry.revision(), now.members, claims)
+            return True
+
+    async def leave(self) -> None:
+        async with self._registry.change:
+            if self._over():
+                return
+            now = self._registry.now
+            members = {name: member for name, member in now.members.items() if name != self._member}
+            claims = {shard: claim for shard, claim in now.claims.items() if claim.member != self._member}
+            self._registry.become(await self._registry.revision(), members, claims)
+            self._left = True
+
+    def _over(self) -> bool:
+        return self._left or self._registry.closed

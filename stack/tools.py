@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from stack.errors import StackError, tail
+from stack.process import tied
 
 _PINS = Path(__file__).parent
 _OUT = "{out}"  # stands for the folder to fill, in a tool's command
@@ -50,6 +51,14 @@ def cache_folder() -> Path:
     folder = Path(os.environ.get("AORIST_CACHE") or Path(base) / "aorist").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """One process at a time, waiting its turn."""
+    with lock.open("w") as held:  # the kernel frees it when its holder dies, however it dies
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def grpcurl() -> Path:
@@ -104,7 +113,7 @@ def _resolve(tool: _Tool) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(exist_ok=True)
-    with _only_one(folder.parent / f"{tool.name}.lock"):
+    with only_one(folder.parent / f"{tool.name}.lock"):
         if folder.is_dir():
             return folder
         for left_by_a_killed_build in folder.parent.glob(f".{tool.name}-*"):
@@ -130,7 +139,7 @@ def _build(tool: _Tool, folder: Path) -> None:
     with log.open("w") as output:
         try:
             built = subprocess.run(
-                command,
+                tied(command),
                 cwd=_PINS,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -148,10 +157,3 @@ def _build(tool: _Tool, folder: Path) -> None:
             f"cannot build {tool.name} ({how}): {' '.join(command)}\n"
             f"It needs {tool.needs}, and on the first run a network. Its last lines:\n{tail(log.read_text())}"
         )
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    with lock.open("w") as held:  # the kernel frees it when its holder dies, however it dies
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield

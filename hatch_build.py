@@ -1,8 +1,12 @@
-"""Build hook: generates the Python code of `proto/` in place, then packs it. `python hatch_build.py` does the first half alone."""
+"""Build hook: generates the Python code of `proto/` in place, then packs it.
+
+`python hatch_build.py` does the first half alone.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,13 +18,16 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
 
+GENERATED = ("aorist/v1", "fleet", "buf")
+"""Folders that hold nothing but generated code. What the contract no longer has is removed from them."""
+
 
 def imports() -> descriptor_pb2.FileDescriptorSet:
-    """Every file that `proto/` imports from elsewhere, from the descriptors inside installed wheels: no .proto is copied here."""
+    """Every file that `proto/` imports from elsewhere, from installed wheels: no .proto is copied here."""
     from protovalidate._gen.buf.validate import validate_pb  # the wheel ships validate.proto in this form only
 
-    for module in ("google.protobuf.duration", "google.protobuf.field_mask", "google.protobuf.timestamp", "google.rpc.error_details", "google.rpc.status"):
-        importlib.import_module(f"{module}_pb2")
+    for name in ("protobuf.duration", "protobuf.field_mask", "protobuf.timestamp", "rpc.error_details", "rpc.status"):
+        importlib.import_module(f"google.{name}_pb2")
     rules = descriptor_pb2.FileDescriptorProto.FromString(validate_pb.desc().proto.to_binary())
     found: dict[str, descriptor_pb2.FileDescriptorProto] = {}
 
@@ -44,13 +51,27 @@ def protoc(*args: str, root: Path = ROOT) -> None:
         known.write_bytes(imports().SerializeToString())
         own = sorted(str(p.relative_to(root / "proto")) for p in (root / "proto").rglob("*.proto"))
         command = [sys.executable, "-m", "grpc_tools.protoc", "-Iproto", f"--descriptor_set_in={known}"]
-        subprocess.run([*command, *args, *own], cwd=root, check=True)
+        # The mypy plugins lie beside this interpreter, which need not be on the PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        subprocess.run([*command, *args, *own], cwd=root, env={**os.environ, "PATH": path}, check=True)
 
 
 def generate() -> None:
-    """Python code, gRPC stubs and type stubs: `aorist/v1`, `fleet/` and `buf/` beside their users, git-ignored."""
-    out = [f"--{kind}_out=." for kind in ("python", "mypy", "grpc_python", "mypy_grpc")]
-    protoc(*out, "buf/validate/validate.proto")
+    """Python code, gRPC stubs and type stubs, beside their users. Files that stay the same keep their times."""
+    with tempfile.TemporaryDirectory() as tmp:
+        out = [f"--{kind}_out={tmp}" for kind in ("python", "grpc_python")]
+        typed = [f"--{kind}_out=quiet:{tmp}" for kind in ("mypy", "mypy_grpc")]
+        protoc(*out, *typed, "buf/validate/validate.proto")
+        new = {file.relative_to(tmp): file.read_bytes() for file in Path(tmp).rglob("*") if file.is_file()}
+    for name, content in new.items():
+        file = ROOT / name
+        if not file.exists() or file.read_bytes() != content:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    for folder in GENERATED:
+        for file in (ROOT / folder).rglob("*_pb2*.py*"):
+            if file.suffix != ".pyc" and file.relative_to(ROOT) not in new:
+                file.unlink()
 
 
 class GenerateProtobuf(BuildHookInterface[Any]):
@@ -58,7 +79,10 @@ class GenerateProtobuf(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         generate()
-        build_data["artifacts"] += ["/aorist/v1/**", "/fleet/**", "/buf/**"]
+        build_data["artifacts"] += [f"/{folder}/**/*_pb2*.py*" for folder in GENERATED]
+        if version != "editable":
+            # Sources lie beside the code: one -I serves contracts of others, which import aorist/v1/options.proto.
+            build_data["force_include"].update({"proto/aorist": "aorist", "proto/fleet": "fleet"})
 
 
 if __name__ == "__main__":

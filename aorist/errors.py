@@ -10,6 +10,8 @@ from typing import ClassVar, NamedTuple
 
 import grpc
 
+from aorist.position import Partition
+
 DOMAIN = "aorist"
 
 
@@ -152,6 +154,10 @@ class LogTruncatedError(AoristError):
 
     code = grpc.StatusCode.DATA_LOSS
     reason = "LOG_TRUNCATED"
+
+    def __init__(self, message: str, partition: Partition) -> None:
+        super().__init__(message, topic=partition.topic, partition=partition.index)
+        self.partition = partition
 
 
 class UnfoldableError(AoristError):

@@ -116,7 +116,8 @@ class EventLog(Protocol):
     async def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[int]:
         """Appends and returns their offsets once they are durable; order is kept among records of one partition.
 
-        Called on the event loop by any number of tasks at once; waits (that is the back pressure) while too much is in flight.
+        Called on the event loop by any number of tasks at once; waits (that is the back pressure) while too much is in flight. Calls
+        are taken in the order in which they began, also while they wait. Nothing to append: returns at once.
         Raises LogUnavailableError when it is not known whether all of them became durable, UnknownTopicError, and
         RecordTooLargeError above MAX_RECORD_BYTES (then none was taken).
         """

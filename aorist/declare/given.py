@@ -10,7 +10,6 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from aorist.declare.schema import decode_key, set_key_field
 from aorist.declare.view import Query, View
 from aorist.errors import MisdeclaredError, UnknownKeyError
 
@@ -62,7 +61,7 @@ class Given:
         codec = self._view.codec
         answer = query.function(codec.decode(codec.encode(self.states[key])), request)
         if answer is not None:
-            fill_in_key(answer, query, self._view.schema.key, key)
+            query.shape.fill_in_key(answer, self._view.schema.key, key)
         return answer
 
 
@@ -80,12 +79,3 @@ class Asked:
 def given(view: View[Any], events: Iterable[Message] = ()) -> Given:
     """Folds `events`, in order, into `view`."""
     return Given(view, events)
-
-
-def fill_in_key(answer: Message, query: Query, key_fields: tuple[str, ...], key: bytes) -> None:
-    """Sets the fields of `answer` that are marked as key."""
-    if query.shape.keyed:
-        target = getattr(answer, query.shape.keyed_part) if query.shape.keyed_part else answer
-        parts = dict(zip(key_fields, decode_key(key, len(key_fields)), strict=True))
-        for name in query.shape.keyed:
-            set_key_field(target, name, parts[name])

@@ -8,7 +8,16 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from aorist.declare.schema import EventSchema, check_key_field, field_of_type, marked_fields, schema_of, service_named
+from aorist.declare.schema import (
+    EventSchema,
+    check_key_field,
+    decode_key,
+    field_of_type,
+    marked_fields,
+    schema_of,
+    service_named,
+    set_key_field,
+)
 from aorist.errors import MisdeclaredError
 from aorist.v1 import options_pb2, read_pb2
 
@@ -35,6 +44,14 @@ class QueryShape:
     keyed_part: str = ""
     keyed: tuple[str, ...] = ()
     interval: bool = False
+
+    def fill_in_key(self, answer: Message, key_fields: tuple[str, ...], key: bytes) -> None:
+        """Sets the fields of `answer` (of an item, in lists) that are marked as key."""
+        if self.keyed:
+            target = getattr(answer, self.keyed_part) if self.keyed_part else answer
+            parts = dict(zip(key_fields, decode_key(key, len(key_fields)), strict=True))
+            for name in self.keyed:
+                set_key_field(target, name, parts[name])
 
 
 def methods_answered_by(file: FileDescriptor, view: str) -> list[MethodDescriptor]:

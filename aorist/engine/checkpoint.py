@@ -1,0 +1,111 @@
+"""Checkpoints: states become durable rows, then the log is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+import structlog
+
+from aorist.engine.shard import Phase, Shard
+from aorist.errors import StoreUnavailableError
+from aorist.failpoints import failpoint
+from aorist.ports import Checkpoint, SnapshotRow, SnapshotStore
+
+SLICE = 100
+"""States serialised under one hold of a shard's lock."""
+
+log = structlog.get_logger()
+
+
+def checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int], None]) -> Checkpoint | None:
+    """Writes what changed since the last one. Blocks. None: there was nothing to write, or not now.
+
+    Step 1. Note position P and take the set of changed keys, in one moment.
+    Step 2. Serialise their states, in slices. A state may by then hold events beyond P: its row says how far it is.
+    Step 3. Write the rows; all are durable when the call returns.
+    Step 4. Write the checkpoint row: every event below P is in durable rows. It is the authority for a restore.
+    Step 5. Commit P to the log, for lag tools only.
+
+    Raises StoreUnavailableError: the keys count as changed again, and the next checkpoint covers them.
+    """
+    try:
+        return _checkpoint(shard, store, commit)
+    except _TakenOut:
+        return None  # an event broke a key meanwhile: P covers events of it that would be in no row
+
+
+def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int], None]) -> Checkpoint | None:
+    # Step 1.
+    with shard.lock:
+        next_offset, changed = shard.next_offset, shard.dirty
+        done = shard.checkpoint is not None and shard.checkpoint.next_offset >= next_offset
+        if done or shard.phase in (Phase.RESTORING, Phase.CLOSED):
+            return None
+        if shard.broken:
+            raise _TakenOut
+        shard.dirty = set()
+    try:
+        # Steps 2 and 3.
+        for rows in _rows(shard, changed):
+            store.write_rows(shard.rows, rows)
+            failpoint("after_rows")
+        # Step 4.
+        taken = Checkpoint(next_offset, shard.epoch, time.time_ns() // 1000)
+        store.write_checkpoint(shard.rows, taken)
+        failpoint("after_checkpoint")
+    except BaseException:
+        with shard.lock:
+            shard.dirty |= changed
+        raise
+    shard.checkpoint = taken
+    # Step 5.
+    commit(shard, next_offset)
+    failpoint("after_commit")
+    return taken
+
+
+def _rows(shard: Shard, keys: Iterable[bytes]) -> Iterator[Sequence[SnapshotRow]]:
+    encode, remaining = shard.view.codec.encode, iter(keys)
+    while piece := list(islice(remaining, SLICE)):
+        with shard.lock:
+            if shard.broken:
+                raise _TakenOut
+            entries = [(key, shard.entries[key]) for key in piece]
+            rows = [SnapshotRow(key, encode(entry.state), entry.offset, shard.epoch) for key, entry in entries]
+        yield rows
+
+
+class _TakenOut(Exception):
+    """A key is out of the shard after a failed apply."""
+
+
+class Checkpointer(threading.Thread):
+    """Takes a checkpoint of every shard about every `interval_s`, and when told to. Alone writes snapshots of this process."""
+
+    def __init__(self, shards: Callable[[], Sequence[Shard]], store: SnapshotStore, commit: Callable[[Shard, int], None], interval_s: float) -> None:
+        super().__init__(name="checkpoint", daemon=True)
+        self._shards, self._store, self._commit, self._interval_s = shards, store, commit, interval_s
+        self._stopped = threading.Event()
+        self._one_at_a_time = threading.Lock()
+
+    def run(self) -> None:
+        while not self._stopped.wait(self._interval_s):
+            for shard in self._shards():
+                self.take(shard)
+
+    def take(self, shard: Shard) -> bool:
+        """A checkpoint of `shard` now. False: the store did not take it; it says so in the log and the next one tries again."""
+        with self._one_at_a_time:
+            try:
+                checkpoint(shard, self._store, self._commit)
+            except StoreUnavailableError as error:
+                log.warning("no checkpoint; trying again with the next", shard=str(shard.name), problem=str(error))
+                return False
+        return True
+
+    def stop(self) -> None:
+        """Takes no more of its own accord. `join` it then."""
+        self._stopped.set()

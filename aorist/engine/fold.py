@@ -1,0 +1,198 @@
+"""Folding: the loop that moves events from the log into states."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from aorist.declare.view import View
+from aorist.engine.shard import Entry, Shard
+from aorist.errors import AoristError, LogTruncatedError, LogUnavailableError, UnfoldableError
+from aorist.failpoints import failpoint
+from aorist.ports import Fetched, LogReader, Record
+from aorist.position import Partition
+
+SLICE = 200
+"""Events folded under one hold of a shard's lock: ~0.5 ms, the most that a query waits for it."""
+
+POLL = 1_000
+"""Events taken from the log at a time. Larger batches fall out of the processor's cache and are slower."""
+
+POLL_S = 0.05
+"""How long a poll waits when nothing comes: the longest that an order to hold or drop a shard waits."""
+
+AGAIN_S = 0.2
+"""Rest after the log could not be read."""
+
+log = structlog.get_logger()
+Fold = Callable[[Shard, Sequence[Record]], None]
+
+
+def compile_fold(view: View[Any]) -> Fold:
+    """The fold of `view` as one flat function: everything that can be decided beforehand is.
+
+    It folds records, in order, into a shard whose lock is held. Raises UnfoldableError at the first event that cannot be folded: all
+    before it are folded then, and the key it was about is taken out, since it may be half-changed.
+    """
+    parse: Callable[[bytes], Message] = view.schema.envelope.FromString
+    handlers, new_state, ignored = view.handlers, view.state, view.ignored
+
+    def fold(shard: Shard, records: Sequence[Record]) -> None:
+        entries, dirty = shard.entries, shard.dirty
+        for offset, key, value in records:
+            entry = entries.get(key)
+            if entry is not None and offset <= entry.offset:
+                continue  # already in the row that this key was restored from
+            try:
+                envelope = parse(value)  # type: ignore[arg-type]  # None, a tombstone, raises TypeError
+                field = envelope.WhichOneof("event")
+                handler = handlers.get(field)  # type: ignore[arg-type]  # None, of a newer version, has no handler
+                if handler is None:
+                    if field not in ignored:
+                        shard.unknown_events += 1
+                    continue
+                if entry is None:
+                    entry = Entry(new_state(), offset)
+                    handler(entry.state, getattr(envelope, field))  # type: ignore[arg-type]
+                    entries[key] = entry
+                    shard.new_key(key)
+                else:
+                    handler(entry.state, getattr(envelope, field))  # type: ignore[arg-type]
+                    entry.offset = offset
+                dirty.add(key)
+            except Exception as error:  # whatever domain code raises: the shard stops here, loudly
+                problem = _problem(view, shard, offset, key, value, error)
+                if entry is not None:
+                    shard.take_out(key, problem)
+                raise UnfoldableError(problem, offset=offset) from error
+
+    return fold
+
+
+def _problem(view: View[Any], shard: Shard, offset: int, key: bytes, value: bytes | None, error: Exception) -> str:
+    where = f"{shard.partition}@{offset}, key {key!r}"
+    if value is None:
+        return f"{where}: a tombstone, on a topic whose keys are never deleted"
+    if isinstance(error, DecodeError):
+        return f"{where}: not a {view.schema.envelope.DESCRIPTOR.full_name}: {error}"
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code if traceback else None
+    at = f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}" if code and traceback else view.name
+    return f"{where}: {at} raised {type(error).__name__}: {error}"
+
+
+class Folder(threading.Thread):
+    """Reads the log and folds, for all shards of one view in this process. Alone uses its reader.
+
+    `repair`: called on this thread after a failed apply, to bring back the key as it was before the event.
+    """
+
+    def __init__(self, view: View[Any], reader: LogReader, repair: Callable[[Shard, int], None]) -> None:
+        super().__init__(name=f"fold {view.name}", daemon=True)
+        self._fold_records = compile_fold(view)
+        self._reader = reader
+        self._repair = repair
+        self._shards: dict[Partition, Shard] = {}
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+
+    # --- from other threads; carried out between two polls ---
+
+    def hold(self, shard: Shard, next_offset: int) -> None:
+        """Folds `shard`, which is restored, from `next_offset` on."""
+
+        def order() -> None:
+            self._shards[shard.partition] = shard
+            shard.begin(next_offset)
+            self._reader.assign(shard.partition, next_offset)
+
+        self._orders.put(order)
+
+    def drop(self, shard: Shard) -> None:
+        """Folds it no more; nothing already fetched of it is folded either."""
+        self._orders.put(lambda: self._let_go(shard.partition))
+
+    def commit(self, partition: Partition, next_offset: int) -> None:
+        """Tells lag tools."""
+        self._orders.put(lambda: self._reader.commit(partition, next_offset))
+
+    def stop(self) -> None:
+        """Ends after the slice at hand. `join` it then."""
+        self._stopped.set()
+
+    # --- the loop that moves events ---
+
+    def run(self) -> None:
+        while not self._stopped.is_set():
+            self._carry_out_orders()
+            for fetched in self._poll():
+                failpoint("after_poll")
+                self._fold(fetched)
+        self._carry_out_orders()
+        self._reader.close()
+
+    def _fold(self, fetched: Fetched) -> None:
+        shard = self._shards.get(fetched.partition)
+        if shard is None:
+            return  # dropped while its events were on their way
+        records = fetched.records
+        try:
+            for start in range(0, max(len(records), 1), SLICE):
+                piece = records[start : start + SLICE]
+                last = start + SLICE >= len(records)
+                with shard.lock:
+                    self._fold_records(shard, piece)
+                    shard.folded(fetched, fetched.next_offset if last else piece[-1][0] + 1, piece)
+                failpoint("after_apply")
+        except UnfoldableError as error:
+            self._halt(shard, error)
+
+    def _poll(self) -> Sequence[Fetched]:
+        if not self._shards:
+            self._wait_for_orders()
+            return ()
+        try:
+            return self._reader.poll(POLL, POLL_S)
+        except LogTruncatedError as error:
+            self._halt(self._shards[error.partition], error)
+        except LogUnavailableError as error:
+            log.warning("the log cannot be read; trying again", problem=str(error))
+            self._stopped.wait(AGAIN_S)
+        return ()
+
+    def _halt(self, shard: Shard, error: LogTruncatedError | UnfoldableError) -> None:
+        """Stands still before the event, so as not to skip it; says so everywhere; brings back the key that was being changed."""
+        log.error("shard halted", shard=str(shard.name), problem=str(error), todo="mend the cause and restart; nothing was skipped")
+        self._let_go(shard.partition)
+        if isinstance(error, UnfoldableError):
+            offset = int(error.metadata["offset"])
+            with shard.lock:
+                shard.next_offset = offset
+            shard.halt(str(error))
+            try:
+                self._repair(shard, offset)
+            except AoristError as failure:
+                log.error("the key stays out", shard=str(shard.name), problem=str(failure))
+        else:
+            shard.halt(str(error))
+
+    def _let_go(self, partition: Partition) -> None:
+        if self._shards.pop(partition, None) is not None:
+            self._reader.unassign(partition)
+
+    def _carry_out_orders(self) -> None:
+        for _ in range(self._orders.qsize()):
+            self._orders.get()()
+
+    def _wait_for_orders(self) -> None:
+        try:
+            self._orders.get(timeout=POLL_S)()
+        except queue.Empty:
+            return

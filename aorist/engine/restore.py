@@ -1,0 +1,84 @@
+"""Restore: a shard as its snapshots have it, and where in the log to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import structlog
+
+from aorist.engine.shard import Entry, Shard
+from aorist.errors import LogTruncatedError, LogUnavailableError
+from aorist.ports import EventLog, LogReader, Record, SnapshotStore
+from aorist.position import NOTHING
+
+PAGE = 1_000
+PATIENCE = 30
+"""Polls of a second without any event before giving up."""
+
+log = structlog.get_logger()
+
+
+def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
+    """Fills `shard`, which nobody folds yet, and returns the offset to fold from. Blocks; not for the event loop.
+
+    Step 1. Read the checkpoint, before any row: rows written meanwhile can only be newer than it.
+    Step 2. Read the rows. They may be ahead of the checkpoint; each says how far it is, and events up to there are passed over.
+    Step 3. Make sure that the log still reaches back to the checkpoint.
+
+    Raises LogTruncatedError when it does not (events would be skipped), StoreUnavailableError, LogUnavailableError.
+    """
+    # Step 1.
+    checkpoint = store.read_checkpoint(shard.rows)
+    # Step 2.
+    decode = shard.view.codec.decode
+    for page in store.read_rows(shard.rows):
+        for row in page:
+            shard.entries[row.key] = Entry(decode(row.state), row.offset)
+    shard.row_offset = max((entry.offset for entry in shard.entries.values()), default=NOTHING)
+    shard.checkpoint = checkpoint
+    # Step 3.
+    bounds = events.bounds(shard.partition)
+    if checkpoint is None:
+        return bounds.start
+    if not bounds.start <= checkpoint.next_offset <= bounds.end:
+        raise LogTruncatedError(
+            f"{shard.partition} holds offsets {bounds.start} to {bounds.end}, but the checkpoint of {shard.name} goes on at "
+            f"{checkpoint.next_offset}: events between are lost to this view; rebuild it under a new build, or restore the log",
+            shard.partition,
+        )
+    return checkpoint.next_offset
+
+
+def refold(shard: Shard, upto: int, store: SnapshotStore, reader: LogReader) -> None:
+    """Brings back every key taken out of `shard`: from its row and the log, as it was before offset `upto`. Blocks.
+
+    Raises LogUnavailableError, LogTruncatedError, StoreUnavailableError; the key then stays out, with the reason why it is.
+    """
+    handlers, parse = shard.view.handlers, shard.view.schema.envelope.FromString
+    for key in list(shard.broken):
+        row = store.read_row(shard.rows, key)
+        entry = Entry(shard.view.codec.decode(row.state), row.offset) if row else Entry(shard.view.state(), NOTHING)
+        for offset, record_key, value in _between(reader, shard, upto):
+            if record_key == key and offset > entry.offset and value is not None:
+                envelope = parse(value)
+                field = envelope.WhichOneof("event")
+                if field in handlers:
+                    handlers[field](entry.state, getattr(envelope, field))
+                    entry.offset = offset
+        shard.put_back(key, entry)
+        log.info("key is back as it was before the event", shard=str(shard.name), key=key.decode(errors="replace"), offset=entry.offset)
+
+
+def _between(reader: LogReader, shard: Shard, upto: int) -> Iterator[Record]:
+    """The events from the shard's checkpoint, or the beginning, up to before `upto`."""
+    reached = shard.checkpoint.next_offset if shard.checkpoint else shard.began_at
+    reader.assign(shard.partition, reached)
+    silent = 0
+    while reached < upto:
+        before = reached
+        for fetched in reader.poll(PAGE, 1.0):
+            yield from (record for record in fetched.records if record[0] < upto)
+            reached = fetched.next_offset
+        silent = silent + 1 if reached == before else 0
+        if silent == PATIENCE:
+            raise LogUnavailableError(f"{shard.partition} gives no events below {upto} any more")

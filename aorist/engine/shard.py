@@ -1,0 +1,261 @@
+"""A shard: one partition of one view in memory, shared between the thread that folds and the loop that answers.
+
+Everything below `lock` is touched under it only. The fold thread holds it for a slice of events at a time, so that queries and
+checkpoints never see a half-applied event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from threading import Lock
+from typing import Any, NamedTuple
+
+from aorist.declare.view import View
+from aorist.errors import HaltedError, NoOwnerError, RestoringError, StaleError, UnavailableError
+from aorist.ports import Checkpoint, Fetched, Record, ShardRows
+from aorist.position import NOTHING, Partition, ShardName
+from aorist.v1 import read_pb2
+
+
+class Phase(StrEnum):
+    """RESTORING: reading rows. CATCHING_UP: events that the rows already hold are still ahead. HALTED: an event could not be folded."""
+
+    RESTORING = "RESTORING"
+    CATCHING_UP = "CATCHING_UP"
+    SERVING = "SERVING"
+    HALTED = "HALTED"
+    CLOSED = "CLOSED"
+
+
+class Entry:
+    """The state of one key and the offset of the last event in it."""
+
+    __slots__ = ("offset", "state")
+
+    def __init__(self, state: Any, offset: int) -> None:
+        self.state = state
+        self.offset = offset
+
+
+class Lag(NamedTuple):
+    """How far behind the log: events known to be ahead, and how old the state may be."""
+
+    events: int
+    ms: int
+
+
+class Waiter(NamedTuple):
+    ready: Callable[[], bool]
+    future: asyncio.Future[None]
+
+
+class Shard:
+    """Made on the loop that answers. `epoch`: under which it is owned."""
+
+    def __init__(self, view: View[Any], partition: Partition, rows: ShardRows, epoch: int) -> None:
+        self.view, self.partition, self.rows, self.epoch = view, partition, rows, epoch
+        self.name = ShardName(view.name, partition.index)
+        self.lock = Lock()
+        self.phase = Phase.RESTORING
+        self.problem = ""
+        self.entries: dict[bytes, Entry] = {}
+        self.dirty: set[bytes] = set()
+        self.broken: dict[bytes, str] = {}  # keys taken out after a failed apply, with the reason
+        self.began_at = 0  # where folding began in this process
+        self.next_offset = 0
+        self.end_offset = 0
+        self.row_offset = NOTHING  # the newest event in any restored row: younger than this we may not answer
+        self.checkpoint: Checkpoint | None = None
+        self.unknown_events = 0
+        self._looked_at = time.monotonic()  # when the end of the log was last seen
+        self._event_time_us = 0  # when the last event folded was appended
+        self._keys: list[bytes] = []  # sorted, without `_new_keys`
+        self._new_keys: list[bytes] = []
+        self._waiters: list[Waiter] = []
+        self._watched: dict[bytes, set[asyncio.Event]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    # --- the fold thread ---
+
+    def begin(self, next_offset: int) -> None:
+        """Restored: folding goes on at `next_offset`."""
+        with self.lock:
+            self.began_at = self.next_offset = self.end_offset = next_offset
+            self._new_keys = list(self.entries)
+            self.phase = Phase.CATCHING_UP
+            self._looked_at = time.monotonic()
+
+    def folded(self, fetched: Fetched, upto: int, piece: Sequence[Record]) -> None:
+        """Called under the lock after `piece`: everything below `upto` is in the state. Wakes whom it concerns, once."""
+        self.next_offset = upto
+        self.end_offset = max(fetched.end_offset, upto)
+        if upto >= fetched.next_offset:
+            self._looked_at = time.monotonic()
+            if fetched.time_us:
+                self._event_time_us = fetched.time_us
+        if self.phase is Phase.CATCHING_UP and upto > self.row_offset:
+            self.phase = Phase.SERVING
+        woken = {event for _, key, _ in piece for event in self._watched.get(key, ())} if self._watched else set()
+        if woken or any(w.ready() for w in self._waiters):
+            self._loop.call_soon_threadsafe(self._wake, woken)
+
+    def new_key(self, key: bytes) -> None:
+        """Called under the lock when the first event of a key is folded."""
+        self._new_keys.append(key)
+
+    def take_out(self, key: bytes, problem: str) -> None:
+        """Called under the lock: the state of `key` may be half-changed. It does not answer until `put_back`."""
+        del self.entries[key]
+        self.broken[key] = problem
+
+    def put_back(self, key: bytes, entry: Entry) -> None:
+        """The key as it was before the event that broke it."""
+        with self.lock:
+            self.entries[key] = entry
+            del self.broken[key]
+
+    def halt(self, problem: str) -> None:
+        """Stands still where it is. What waits fails with `problem`."""
+        with self.lock:
+            self.phase, self.problem = Phase.HALTED, problem
+        self._loop.call_soon_threadsafe(self._wake_all)
+
+    # --- the loop ---
+
+    def _wake(self, watches: Collection[asyncio.Event]) -> None:
+        for event in watches:
+            event.set()
+        with self.lock:
+            done = [w for w in self._waiters if w.ready()]
+            self._waiters = [w for w in self._waiters if w not in done]
+        for waiter in done:
+            if not waiter.future.done():
+                waiter.future.set_result(None)
+
+    def _wake_all(self) -> None:
+        for watches in self._watched.values():
+            for event in watches:
+                event.set()
+        with self.lock:
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.future.done():
+                waiter.future.set_result(None)
+
+    def close(self) -> None:
+        """No longer held here: what waits fails with NO_OWNER."""
+        with self.lock:
+            self.phase = Phase.CLOSED
+        self._wake_all()
+
+    @contextmanager
+    def watching(self, key: bytes) -> Iterator[asyncio.Event]:
+        """An event that is set whenever `key` changes, or the shard ends."""
+        event = asyncio.Event()
+        with self.lock:
+            self._watched.setdefault(key, set()).add(event)
+        try:
+            yield event
+        finally:
+            with self.lock:
+                self._watched[key].discard(event)
+                if not self._watched[key]:
+                    del self._watched[key]
+
+    async def fresh(self, read: read_pb2.ReadOptions, timeout_s: float) -> bool:
+        """Waits until an answer meets `read`. Says whether it would be stale (with ON_STALE_RETURN).
+
+        Raises NoOwnerError, RestoringError, HaltedError, StaleError.
+        """
+        offset = max((p.offset for p in read.at_least if (p.topic, p.partition) == self.partition), default=NOTHING)
+        staleness = read.max_staleness_ms if read.HasField("max_staleness_ms") else None
+
+        def ready() -> bool:
+            return self._serves() and self.next_offset > offset and (staleness is None or self.lag().ms <= staleness)
+
+        if not ready() and timeout_s > 0:
+            await self._until(lambda: ready() or self.phase in (Phase.HALTED, Phase.CLOSED), timeout_s)
+        self.check_held()
+        if ready():
+            return False
+        late = StaleError(
+            f"{self.name} is at offset {self.next_offset - 1} with {self.lag().ms} ms lag; asked for"
+            + (f" offset {offset} or later" if offset >= 0 else "")
+            + (f" at most {staleness} ms lag" if staleness is not None else "")
+            + ": ask again, raise read.max_wait_ms, or set read.on_stale to ON_STALE_RETURN"
+        )
+        if read.on_stale == read_pb2.ON_STALE_RETURN:
+            return True
+        raise HaltedError(f"{self.name} stands still: {self.problem}") if self.phase is Phase.HALTED else late
+
+    async def settled(self) -> None:
+        """Waits until it answers, stands still, or is closed."""
+        await self._until(lambda: self.phase not in (Phase.RESTORING, Phase.CATCHING_UP), None)
+
+    def check_held(self) -> None:
+        """Raises what keeps this shard from answering at all."""
+        if self.phase is Phase.CLOSED:
+            raise NoOwnerError(f"{self.name} is not held here any more")
+        if not self._serves():
+            raise self._not_yet()
+
+    def _serves(self) -> bool:
+        return self.phase is Phase.SERVING or (self.phase is Phase.HALTED and self.next_offset > self.row_offset)
+
+    def _not_yet(self) -> UnavailableError:
+        if self.phase is Phase.HALTED:
+            return HaltedError(f"{self.name} stands still: {self.problem}")
+        return RestoringError(f"{self.name} is {self.phase.replace('_', ' ').lower()} at offset {self.next_offset} of {self.row_offset + 1}")
+
+    async def _until(self, ready: Callable[[], bool], timeout_s: float | None) -> None:
+        waiter = Waiter(ready, self._loop.create_future())
+        with self.lock:
+            if ready():
+                return
+            self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter.future
+        except TimeoutError:
+            pass  # the caller looks again and says what is missing
+        finally:
+            with self.lock:
+                self._waiters = [w for w in self._waiters if w is not waiter]
+
+    # --- answering: under the lock ---
+
+    def entry(self, key: bytes) -> Entry | None:
+        """Raises HaltedError for a key that was taken out after a failed apply."""
+        if self.broken and key in self.broken:
+            raise HaltedError(f"{key.decode(errors='replace')}: {self.broken[key]}")
+        return self.entries.get(key)
+
+    def keys_after(self, key: bytes) -> Iterator[bytes]:
+        """All keys beyond `key`, in order."""
+        if self._new_keys:
+            self._keys += self._new_keys
+            self._keys.sort()  # two sorted runs, nearly: linear
+            self._new_keys = []
+        keys = self._keys
+        for index in range(bisect_right(keys, key), len(keys)):
+            yield keys[index]
+
+    def lag(self) -> Lag:
+        """Ages while the log cannot be read: cut off is not caught up."""
+        since_look_ms = (time.monotonic() - self._looked_at) * 1000
+        if self.next_offset >= self.end_offset:
+            return Lag(0, int(since_look_ms))
+        behind_ms = time.time() * 1000 - self._event_time_us / 1000 if self._event_time_us else 0
+        return Lag(self.end_offset - self.next_offset, int(max(since_look_ms, behind_ms)))
+
+    def header(self, *, stale: bool) -> read_pb2.ReadHeader:
+        lag = self.lag()
+        header = read_pb2.ReadHeader(lag_events=lag.events, lag_ms=lag.ms, epoch=self.epoch, role=read_pb2.ROLE_OWNER, stale=stale)
+        header.position.topic, header.position.partition = self.partition
+        header.position.offset = self.next_offset - 1
+        return header

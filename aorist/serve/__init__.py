@@ -1,0 +1,1 @@
+"""The servers that run what role folders declare: gateways and workers."""

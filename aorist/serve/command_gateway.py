@@ -1,0 +1,151 @@
+"""The command gateway: validate, publish, answer once durable. Holds no state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from aorist.declare.commands import Command, Commands
+from aorist.errors import InvalidRequestError, Violation
+from aorist.failpoints import failpoint
+from aorist.ports import EventLog, NewRecord
+from aorist.serve.errors import bad_request
+from aorist.serve.rules import Rules
+from aorist.serve.transport import Listener
+from aorist.v1 import position_pb2
+
+
+def serve_commands(listener: Listener, commands: Commands, events: EventLog, max_skew_ms: int, max_unacknowledged_bytes: int) -> None:
+    """Adds the service of `commands` to `listener`."""
+    handlers = {}
+    for name, command in commands.commands.items():
+        if command.shape.streamed:
+            stream = CommandStream(commands, command, events, max_skew_ms, max_unacknowledged_bytes)
+            handlers[name] = listener.both_stream(stream.serve, command.shape.request)
+        else:
+            handlers[name] = listener.unary(_unary(commands, command, events, max_skew_ms), command.shape.request)
+    listener.add(commands.service.full_name, handlers)
+
+
+def _unary(commands: Commands, command: Command, events: EventLog, max_skew_ms: int) -> Any:
+    topic, record, shape = commands.schema.topic.name, commands.schema.recorder(), command.shape
+    rules = Rules(shape.request, max_skew_ms)
+
+    async def handle(request: Message) -> Message:
+        rules.check(request)
+        new = record(command.function(request))
+        offsets = await events.append(topic, [new])
+        failpoint("after_append")
+        response = shape.response()
+        position = getattr(response, shape.positions)
+        position.topic, position.partition, position.offset = topic, new.partition, offsets[0]
+        return response
+
+    return handle
+
+
+@dataclass(slots=True)
+class Batch:
+    """On its way to the log. `refused`: (index, rules broken)."""
+
+    sequence: int
+    records: Sequence[NewRecord]
+    size: int
+    durable: asyncio.Future[Sequence[int]]
+    refused: Sequence[tuple[int, list[Violation]]]
+
+
+class CommandStream:
+    """Batches in, cumulative acknowledgements out. Reads on only while less than `limit` bytes are unacknowledged: the rest waits in the
+    sender, by flow control.
+    """
+
+    def __init__(self, commands: Commands, command: Command, events: EventLog, max_skew_ms: int, limit: int) -> None:
+        assert command.shape.item is not None
+        self._topic, self._record = commands.schema.topic.name, commands.schema.recorder()
+        self._event_of, self._shape, self._events, self._limit = command.function, command.shape, events, limit
+        self._rules = Rules(command.shape.item, max_skew_ms)
+
+    async def serve(self, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
+        """One stream. An error of the log or in the requests ends it, after the acknowledgement of all before."""
+        waiting: asyncio.Queue[Batch | None] = asyncio.Queue()  # bounded by bytes, through `room`
+        room = Room(self._limit)
+        reading = asyncio.create_task(self._read(requests, waiting, room))
+        try:
+            while (batch := await waiting.get()) is not None:
+                done = [batch]
+                await asyncio.wait((batch.durable,))
+                while not waiting.empty() and (more := waiting._queue[0]) is not None and more.durable.done():  # type: ignore[attr-defined]
+                    done.append(waiting.get_nowait())  # type: ignore[arg-type]
+                good = [b for b in done if b.durable.exception() is None]
+                room.give(sum(b.size for b in done))
+                if good:
+                    failpoint("after_append")
+                    yield self._acknowledge(good)
+                for failed in done[len(good) :]:
+                    failed.durable.result()  # raises
+            await reading
+        finally:
+            reading.cancel()
+            while not waiting.empty():
+                if (left := waiting.get_nowait()) is not None:
+                    left.durable.add_done_callback(lambda durable: durable.cancelled() or durable.exception())  # nobody asks any more
+
+    async def _read(self, requests: AsyncIterator[Any], waiting: asyncio.Queue[Batch | None], room: Room) -> None:
+        last = -1
+        try:
+            async for request in requests:
+                if request.sequence <= last:
+                    raise InvalidRequestError([Violation("sequence", f"is {request.sequence} after {last}: it must grow along a stream")])
+                last = request.sequence
+                records, refused = self._sort(getattr(request, self._shape.items))
+                size = max(request.ByteSize(), 1)
+                await room.take(size)
+                durable = asyncio.ensure_future(self._events.append(self._topic, records))  # taken in this order
+                waiting.put_nowait(Batch(last, records, size, durable, refused))
+        finally:
+            waiting.put_nowait(None)
+
+    def _sort(self, items: Sequence[Message]) -> tuple[list[NewRecord], list[tuple[int, list[Violation]]]]:
+        records, refused = [], []
+        for index, item in enumerate(items):
+            if broken := self._rules.broken_by(item):
+                refused.append((index, broken))
+            else:
+                records.append(self._record(self._event_of(item)))
+        return records, refused
+
+    def _acknowledge(self, batches: Sequence[Batch]) -> Message:
+        shape = self._shape
+        response: Any = shape.response(acknowledged_sequence=batches[-1].sequence)
+        newest: dict[int, int] = {}
+        for batch in batches:
+            for record, offset in zip(batch.records, batch.durable.result(), strict=True):
+                newest[record.partition] = offset
+            for index, broken in batch.refused:
+                getattr(response, shape.refused).add(sequence=batch.sequence, index=index, violations=bad_request(broken))
+        positions = [position_pb2.Position(topic=self._topic, partition=p, offset=o) for p, o in sorted(newest.items())]
+        getattr(response, shape.positions).extend(positions)
+        return response
+
+
+class Room:
+    """Bytes that may be unacknowledged at once; a batch larger than all of it may go alone. For one taker."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._taken = limit, 0
+        self._given = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        while self._taken and self._taken + size > self._limit:
+            self._given.clear()
+            await self._given.wait()
+        self._taken += size
+
+    def give(self, size: int) -> None:
+        self._taken -= size
+        self._given.set()

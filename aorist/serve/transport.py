@@ -1,0 +1,203 @@
+"""Listeners: gRPC servers on `native` (fast, plaintext) or `grpcio` (the fallback), with health, reflection and draining.
+
+Handlers get parsed messages and raise AoristError; everything else about calls is here. They are registered by method, never as generic
+handlers: those silently take the slow way behind the native server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
+
+from aorist.errors import AoristError, InvalidRequestError, SettingError, ShuttingDownError, Violation
+from aorist.serve.errors import abort
+
+log = structlog.get_logger()
+M = TypeVar("M", bound=Message)
+Unary = Callable[[Any], Awaitable[Message | bytes]]
+ServerStream = Callable[[Any], AsyncIterator[Message | bytes]]
+BothStream = Callable[[AsyncIterator[Any]], AsyncIterator[Message]]
+Handler = grpc.RpcMethodHandler
+
+
+class BugError(AoristError):
+    """Something that should not happen; the server's log has the traceback."""
+
+    reason = "BUG"
+
+
+class Listener:
+    """One address, its services and the calls in flight."""
+
+    def __init__(self, transport: str, address: str, max_message_bytes: int) -> None:
+        self._address = address
+        self._draining = asyncio.Event()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._services: list[str] = []
+        self._health = health.aio.HealthServicer()
+        options = [
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # two processes on one port would share its calls, silently
+        ]
+        self._server = _server(transport, options)
+
+    def add(self, service: str, handlers: dict[str, Handler]) -> None:
+        """Serves `handlers`, by method name, as `service`. Before `start`."""
+        self._services.append(service)
+        self._server.add_registered_method_handlers(service, handlers)
+
+    async def start(self) -> str:
+        """Returns host:port as bound. Raises SettingError when the address cannot be had."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        # enable_server_reflection does not know the native server's type
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionServicer(names), self._server)
+        host = self._address.rpartition(":")[0]
+        try:
+            port = self._server.add_insecure_port(self._address)
+            await self._server.start()
+        except (RuntimeError, OSError) as error:
+            raise SettingError(f"cannot listen on {self._address} ({error}): is another process there? choose another port, or 0 for any") from None
+        await self.set_serving(False)
+        return f"{host}:{port}"
+
+    async def set_serving(self, serving: bool) -> None:
+        """What health checks see, for the server as a whole and for each service."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *self._services):
+            await self._health.set(service, status)
+
+    async def stop(self, drain_s: float) -> None:
+        """NOT_SERVING; no new calls; those in flight get `drain_s` to end, streams are asked to end now; then the port is closed."""
+        await self._health.enter_graceful_shutdown()
+        self._draining.set()
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=drain_s)
+        await self._server.stop(1.0)
+
+    # --- handlers ---
+
+    def unary(self, function: Unary, request: type[Message]) -> Handler:
+        """One request, one answer (a message, or its bytes)."""
+
+        async def call(data: bytes, context: grpc.aio.ServicerContext) -> Message | bytes:
+            with _InFlight(self._calls):
+                try:
+                    self._check_open()
+                    return await function(_parse(request, data))
+                except Exception as error:
+                    await _fail(context, error)
+
+        return grpc.unary_unary_rpc_method_handler(call, None, _bytes)  # type: ignore[arg-type]  # aio handlers are not in the stubs
+
+    def server_stream(self, function: ServerStream, request: type[Message]) -> Handler:
+        """One request, many answers. Ends with SHUTTING_DOWN when the listener drains."""
+
+        async def call(data: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[Message | bytes]:
+            with _InFlight(self._calls):
+                try:
+                    self._check_open()
+                    async for answer in self._until_draining(function(_parse(request, data))):
+                        yield answer
+                    self._check_open()
+                except Exception as error:
+                    await _fail(context, error)
+
+        return grpc.unary_stream_rpc_method_handler(call, None, _bytes)  # type: ignore[arg-type]
+
+    def both_stream(self, function: BothStream, request: type[Message]) -> Handler:
+        """Many requests, many answers. When the listener drains, requests end; the answers to what was read still go out."""
+
+        async def call(data: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[Message]:
+            async def requests() -> AsyncIterator[Message]:
+                async for one in self._until_draining(data):
+                    yield _parse(request, one)
+
+            with _InFlight(self._calls):
+                try:
+                    self._check_open()
+                    async for answer in function(requests()):
+                        yield answer
+                    self._check_open()
+                except Exception as error:
+                    await _fail(context, error)
+
+        return grpc.stream_stream_rpc_method_handler(call, None, _bytes)  # type: ignore[arg-type]
+
+    def _check_open(self) -> None:
+        if self._draining.is_set():
+            raise ShuttingDownError("this process is shutting down: connect again, to another one or to its successor")
+
+    async def _until_draining(self, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """`items`, until they end or the listener drains."""
+        draining = asyncio.create_task(self._draining.wait())
+        following = items.__aiter__()
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(following))
+                await asyncio.wait((coming, draining), return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.wait((coming,))
+                    return
+                try:
+                    yield coming.result()
+                except StopAsyncIteration:
+                    return
+        finally:
+            draining.cancel()
+
+
+class _InFlight:
+    """Counts a call by its task: entered and left around it, however it ends."""
+
+    def __init__(self, calls: set[asyncio.Task[Any]]) -> None:
+        self._calls = calls
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._calls.add(task)
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.discard(self._task)
+
+
+def _server(transport: str, options: Iterable[tuple[str, Any]]) -> Any:
+    if transport == "grpcio":
+        return grpc.aio.server(options=list(options))
+    if transport == "native":
+        import pygrpc_native.aio
+
+        return pygrpc_native.aio.server(options=list(options))
+    raise SettingError(f"transport is `{transport}`: there are `native` and `grpcio`")
+
+
+def _bytes(answer: Message | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+def _parse(request: type[M], data: bytes) -> M:
+    try:
+        return request.FromString(data)
+    except DecodeError as error:
+        raise InvalidRequestError([Violation("", f"not a {request.DESCRIPTOR.full_name}: {error}")]) from None
+
+
+async def _fail(context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, AoristError):
+        await abort(context, error)
+    log.exception("a call failed in a way it should not", exc_info=error)
+    await abort(context, BugError(f"{type(error).__name__}: see the server's log"))

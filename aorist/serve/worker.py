@@ -1,0 +1,161 @@
+"""The worker: answers questions about the shards that this process holds, from memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+from google.protobuf.message import Message
+
+from aorist.declare.view import Query
+from aorist.engine.materializer import Materializer
+from aorist.engine.shard import Shard
+from aorist.errors import AoristError, InvalidRequestError, UnknownKeyError, Violation
+from aorist.position import NOTHING, ShardName
+from aorist.serve.errors import status_of
+from aorist.serve.transport import Listener
+from aorist.v1 import read_pb2, status_pb2, worker_pb2
+
+CHUNK = 50
+"""Keys of a list answered under one hold of the shard's lock."""
+
+MOST_EXAMINED = 10_000
+"""Keys of a list looked at for one page: a filter that leaves nearly everything out does not hold up the rest."""
+
+
+def serve_worker(listener: Listener, materializer: Materializer, check_lease: Callable[[], None], member: str) -> None:
+    """Adds the worker's services to `listener`. `check_lease`: raises once this process may have lost its shards."""
+    worker = WorkerService(materializer, check_lease)
+    listener.add(
+        "aorist.v1.WorkerService",
+        {
+            "Ask": listener.unary(worker.ask, worker_pb2.AskRequest),
+            "Watch": listener.server_stream(worker.watch, worker_pb2.WatchRequest),
+        },
+    )
+
+    async def status(_: status_pb2.GetStatusRequest) -> status_pb2.GetStatusResponse:
+        shards = sorted(materializer.shards.items())
+        return status_pb2.GetStatusResponse(shards=[shard_status(shard, member) for _, shard in shards])
+
+    listener.add("aorist.v1.StatusService", {"GetStatus": listener.unary(status, status_pb2.GetStatusRequest)})
+
+
+class WorkerService:
+    """Handlers of `aorist.v1.WorkerService`."""
+
+    def __init__(self, materializer: Materializer, check_lease: Callable[[], None]) -> None:
+        self._materializer, self._check_lease = materializer, check_lease
+
+    async def ask(self, request: worker_pb2.AskRequest) -> worker_pb2.AskResponse:
+        """All answers, in order. Those that need not wait are given at once; the others wait side by side."""
+        if len(request.questions) == 1:
+            return worker_pb2.AskResponse(answers=[await self._answer(request.questions[0])])
+        return worker_pb2.AskResponse(answers=await asyncio.gather(*map(self._answer, request.questions)))
+
+    async def _answer(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+        try:
+            shard, query, ask = self._find(question)
+            stale = await shard.fresh(question.read, question.timeout_ms / 1000)
+            if query.shape.kind == "list":
+                answer = worker_pb2.Answer(page=_page(shard, query, ask, question, stale=stale), epoch=shard.epoch)
+            else:
+                answer = worker_pb2.Answer(response=_one(shard, query, ask, question.key, stale=stale)[0], epoch=shard.epoch)
+            shard.check_held()
+            self._check_lease()  # after the answer was built: it was true while we owned the shard
+            return answer
+        except AoristError as error:
+            return worker_pb2.Answer(error=status_of(error))
+
+    async def watch(self, request: worker_pb2.WatchRequest) -> AsyncIterator[worker_pb2.WatchResponse]:
+        """Now, then whenever the key changes. What changes while the last answer is on its way is conflated into the next."""
+        shard, query, ask = self._find(request.question)
+        read = request.question.read
+        with shard.watching(request.question.key) as changed:
+            while True:
+                stale = await shard.fresh(read, request.question.timeout_ms / 1000)
+                changed.clear()  # before the answer is built: what comes after is in it, or sets the event again
+                response, offset = _one(shard, query, ask, request.question.key, stale=stale)
+                shard.check_held()
+                self._check_lease()
+                sent = time.monotonic()
+                yield worker_pb2.WatchResponse(response=response, offset=offset, epoch=shard.epoch)
+                await changed.wait()
+                rest = sent + request.min_interval_ms / 1000 - time.monotonic()
+                if rest > 0:
+                    await asyncio.sleep(rest)
+
+    def _find(self, question: worker_pb2.Question) -> tuple[Shard, Query, Message]:
+        shard = self._materializer.shard(ShardName(question.view, question.partition))
+        query = shard.view.queries.get(question.request_type)
+        if query is None:
+            raise InvalidRequestError([Violation("request_type", f"view `{question.view}` answers no {question.request_type}: is the gateway of another version?")])
+        return shard, query, query.shape.request.FromString(question.request)
+
+
+def _one(shard: Shard, query: Query, ask: Message, key: bytes, *, stale: bool) -> tuple[bytes, int]:
+    """Answer about one key, serialised under the lock, and the offset up to which it holds."""
+    with shard.lock:
+        entry = shard.entry(key)
+        if entry is None:
+            raise UnknownKeyError(f"{shard.view.name} knows no {key.decode(errors='replace')}: no event of it has been folded up to {shard.partition}@{shard.next_offset - 1}")
+        response = query.function(entry.state, ask)
+        assert response is not None
+        query.shape.fill_in_key(response, shard.view.schema.key, key)
+        header = shard.header(stale=stale)
+        getattr(response, query.shape.header).CopyFrom(header)
+        return response.SerializeToString(), header.position.offset
+
+
+def _page(shard: Shard, query: Query, ask: Message, question: worker_pb2.Question, *, stale: bool) -> worker_pb2.Page:
+    """Up to `limit` keys beyond `after_key`, a chunk at a time. The header holds for all: later chunks can only be newer."""
+    with shard.lock:
+        page = worker_pb2.Page(header=shard.header(stale=stale), last_key=question.after_key, more=True)
+    for _ in range(MOST_EXAMINED // CHUNK):
+        with shard.lock:
+            if not _add_chunk(page, shard, query, ask, question.limit):
+                break
+    return page
+
+
+def _add_chunk(page: worker_pb2.Page, shard: Shard, query: Query, ask: Message, limit: int) -> bool:
+    """Says whether to go on."""
+    examined = 0
+    for key in shard.keys_after(page.last_key):
+        if len(page.entries) >= limit:
+            return False
+        if examined == CHUNK:
+            return True
+        examined += 1
+        page.last_key = key
+        entry = shard.entry(key)
+        item = query.function(entry.state, ask) if entry else None
+        if item is not None:
+            query.shape.fill_in_key(item, shard.view.schema.key, key)
+            page.entries.add(key=key, item=item.SerializeToString())
+    page.more = False
+    return False
+
+
+def shard_status(shard: Shard, member: str) -> status_pb2.ShardStatus:
+    """One shard as this process sees it."""
+    with shard.lock:
+        lag, checkpoint = shard.lag(), shard.checkpoint
+        return status_pb2.ShardStatus(
+            view=shard.name.view,
+            partition=shard.name.partition,
+            member=member,
+            epoch=shard.epoch,
+            role=read_pb2.ROLE_OWNER,
+            phase=shard.phase.value,
+            offset=shard.next_offset - 1,
+            lag_events=lag.events,
+            lag_ms=lag.ms,
+            keys=len(shard.entries),
+            dirty_keys=len(shard.dirty),
+            checkpoint_offset=checkpoint.next_offset - 1 if checkpoint else NOTHING,
+            checkpoint_age_ms=max(0, (time.time_ns() // 1000 - checkpoint.time_us) // 1000) if checkpoint else -1,
+            unknown_events=shard.unknown_events,
+            problem=shard.problem,
+        )

@@ -1,6 +1,6 @@
 """What can be set, said once: name, default, what is allowed, and what it means.
 
-Flags, environment variables, `[settings]` of aorist.toml and `aorist config` are all derived from the fields of `Settings`.
+Flags, environment variables, `[settings]` of aorist.toml and `aorist config` are derived from the fields of `Settings`.
 """
 
 from __future__ import annotations
@@ -127,15 +127,20 @@ def load_settings(
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in NOT_SETTINGS:
             setting = _find(name, variables, "the environment has", "variable")
             origins[setting.name] = f"environment {name}"
-            values[setting.name] = _checked(setting, _parsed(setting, raw), origins[setting.name])
+            values[setting.name] = check_value(setting, raw, origins[setting.name])
     for name, given in flags.items():
         if given is not None:
             setting = _find(name, SETTINGS, "the flags have", "setting")
             origins[name] = f"flag {setting.flag}"
-            values[name] = _checked(setting, _parsed(setting, given), origins[name])
+            values[name] = check_value(setting, given, origins[name])
     _check_at_most(values, origins, "max_wait_ms", "max_wait_limit_ms")
     _check_at_most(values, origins, "default_page_size", "max_page_size")
     return Settings(**values), origins  # type: ignore[arg-type]  # each was checked against the type of its field
+
+
+def check_value(setting: Setting, raw: object, where: str) -> Value:
+    """`raw`, which may be text, as the value of a setting. Raises SettingError that begins with `where`."""
+    return _checked(setting, _parsed(setting, raw), where)
 
 
 def parse_address(text: str, where: str) -> tuple[str, int]:
@@ -201,6 +206,5 @@ def _checked_number(setting: Setting, number: float, where: str) -> float:
 def _check_at_most(values: Mapping[str, Value], origins: Mapping[str, str], name: str, limit: str) -> None:
     small, large = values[name], values[limit]
     if float(small) > float(large):
-        raise SettingError(
-            f"{name}, {small} ({origins[name]}), is above {limit}, {large} ({origins[limit]}): lower it, or raise the limit"
-        )
+        places = f"{small} ({origins[name]}), is above {limit}, {large} ({origins[limit]})"
+        raise SettingError(f"{name}, {places}: lower it, or raise the limit")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID, uuid4
 
@@ -40,7 +40,10 @@ class SqliteEventLog:
         clock_us: Callable[[], int] = _wall_clock_us,
     ) -> None:
         self._database = database
-        self._budget = _Budget(max_in_flight_bytes)
+        self._max_in_flight_bytes = max_in_flight_bytes
+        self._in_flight_bytes = 0
+        self._turn = asyncio.Lock()  # gives it in the order in which appends began
+        self._room: asyncio.Future[None] | None = None  # what the append whose turn it is waits for
         self._tombstones_kept_us = tombstones_kept_ms * 1000
         self._clock_us = clock_us
         self._bell = Bell()
@@ -73,35 +76,32 @@ class SqliteEventLog:
                 'SELECT "start", "end" FROM partitions WHERE topic = ? AND idx = ?', partition
             ).fetchone()
         if row is None:
-            raise _unknown(partition.topic, partition.index)
+            raise _unknown(partition.topic, partition.number)
         return Bounds(*row)
 
     async def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[int]:
-        if self._bell.closed:
-            raise LogUnavailableError("the log is closed")
-        size = 0
-        for _, key, value in records:
-            bytes_ = len(key) + len(value or b"")
-            if bytes_ > MAX_RECORD_BYTES:
-                raise RecordTooLargeError(
-                    f"an event of {bytes_} bytes is above the {MAX_RECORD_BYTES} a log takes; send less in one event",
-                    topic=topic,
-                    bytes=bytes_,
-                )
-            size += bytes_ + RECORD_OVERHEAD_BYTES
-        await self._budget.take(size)
-        try:
+        size = _size(topic, records)
+        if not records:
+            return []
+        async with self._turn:
+            while self._in_flight_bytes and self._in_flight_bytes + size > self._max_in_flight_bytes:
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
+            if self._bell.closed:
+                raise LogUnavailableError("the log is closed")
             future = self._database.write_soon(
                 lambda connection: _append(connection, topic, records, self._clock_us()),
                 LogUnavailableError,
                 self._bell.ring,
             )
-        except BaseException:
-            self._budget.give(size)
-            raise
-        # Shielded: whoever stops waiting does not make room, the writer does.
-        future.add_done_callback(lambda _: self._budget.give(size))
-        return await asyncio.shield(future)
+            self._in_flight_bytes += size
+        future.add_done_callback(lambda _: self._make_room(size))
+        return await asyncio.shield(future)  # who stops waiting does not make room: the writer does
+
+    def _make_room(self, size: int) -> None:
+        self._in_flight_bytes -= size
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def reader(self, group: str) -> SqliteLogReader:
         return SqliteLogReader(self._database, self._bell, group)
@@ -128,39 +128,6 @@ class SqliteEventLog:
 
     def _tidy(self, connection: sqlite3.Connection, now_us: int) -> bool:
         return upkeep.tidy(connection, now_us, self._tombstones_kept_us)
-
-
-class _Budget:
-    """Bytes in flight. First come, first served; more than all of it at once may pass alone."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    async def take(self, size: int) -> None:
-        if not self._waiting and self._fits(size):
-            self._taken += size
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # given a moment before
-                self.give(size)
-            raise
-
-    def give(self, size: int) -> None:
-        self._taken -= size
-        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
-            size, turn = self._waiting.popleft()
-            if not turn.done():  # done: cancelled while it waited
-                self._taken += size
-                turn.set_result(None)
-
-    def _fits(self, size: int) -> bool:
-        return self._taken == 0 or self._taken + size <= self._limit
 
 
 def _unknown(topic: str, index: int | None = None) -> UnknownTopicError:
@@ -202,6 +169,20 @@ def _delete(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM partitions WHERE topic = ?", (name,))
     connection.execute("DELETE FROM committed WHERE topic = ?", (name,))
     connection.execute("DELETE FROM topics WHERE name = ?", (name,))
+
+
+def _size(topic: str, records: Sequence[NewRecord]) -> int:
+    size = 0
+    for _, key, value in records:
+        bytes_ = len(key) + len(value or b"")
+        if bytes_ > MAX_RECORD_BYTES:
+            raise RecordTooLargeError(
+                f"an event of {bytes_} bytes is above the {MAX_RECORD_BYTES} a log takes; send less in one event",
+                topic=topic,
+                bytes=bytes_,
+            )
+        size += bytes_ + RECORD_OVERHEAD_BYTES
+    return size
 
 
 def _append(connection: sqlite3.Connection, topic: str, records: Sequence[NewRecord], time_us: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from aorist.adapters.sqlite.database import Database
 from aorist.ports import Checkpoint, ShardRows, SnapshotRow
@@ -36,7 +37,7 @@ class SqliteSnapshotStore:
 
     def write_rows(self, shard: ShardRows, rows: Sequence[SnapshotRow]) -> None:
         for piece in _pieces(rows):
-            self._database.write(lambda connection, piece=piece: _write_rows(connection, shard, piece))  # type: ignore[misc]
+            self._database.write(partial(_write_rows, shard=shard, rows=piece))
 
     def write_checkpoint(self, shard: ShardRows, checkpoint: Checkpoint) -> None:
         def write(connection: sqlite3.Connection) -> None:

@@ -26,40 +26,44 @@ DELETE FROM newest WHERE partition_no = ? AND key IN (SELECT key FROM newest WHE
 
 def tidy(connection: sqlite3.Connection, now_us: int, tombstones_kept_us: int) -> bool:
     """One piece of work; says whether there may be more to do at once."""
-    left = PIECE_EVENTS - _purge(connection, PIECE_EVENTS)
-    for no, retention_ms, compacted in connection.execute(_LIMITED).fetchall():
+    left = PIECE_EVENTS
+    for (no,) in connection.execute("SELECT partition_no FROM dropped").fetchall():
+        left -= _purge(connection, no, left)
         if left <= 0:
             return True
+    for no, retention_ms, compacted in connection.execute(_LIMITED).fetchall():
         if compacted:
             left -= _compact(connection, no, now_us + tombstones_kept_us, left)
             left -= _expire(connection, no, now_us, left)
         else:
             left -= _trim(connection, no, now_us - retention_ms * 1000, left)
-    return left <= 0
+        if left <= 0:
+            return True
+    return False
 
 
-def _purge(connection: sqlite3.Connection, limit: int) -> int:
+def _purge(connection: sqlite3.Connection, no: int, limit: int) -> int:
     """Removes events of deleted topics."""
-    row = connection.execute("SELECT partition_no FROM dropped LIMIT 1").fetchone()
-    if row is None:
-        return 0
-    removed = connection.execute(_PURGE_EVENTS, (row[0], row[0], limit)).rowcount
-    removed += connection.execute(_PURGE_NEWEST, (row[0], row[0], limit - removed)).rowcount
+    removed = connection.execute(_PURGE_EVENTS, (no, no, limit)).rowcount
+    removed += connection.execute(_PURGE_NEWEST, (no, no, limit - removed)).rowcount
     if removed < limit:
-        connection.execute("DELETE FROM dropped WHERE partition_no = ?", row)
-    return max(removed, 1)
+        connection.execute("DELETE FROM dropped WHERE partition_no = ?", (no,))
+    return removed
 
 
 def _trim(connection: sqlite3.Connection, no: int, before_us: int, limit: int) -> int:
     """Removes what is older than `before_us` from the front, up to the first event that is not."""
     oldest = connection.execute(
         "SELECT offset, time_us FROM events WHERE partition_no = ? ORDER BY offset LIMIT ?", (no, limit)
-    ).fetchall()
-    old = 0
-    while old < len(oldest) and oldest[old][1] < before_us:
+    )
+    old = start = 0
+    for offset, time_us in oldest:  # mostly the first one is young: the others are not even read
+        if time_us >= before_us:
+            break
         old += 1
+        start = offset + 1
+    oldest.close()
     if old:
-        start = oldest[old - 1][0] + 1
         connection.execute("DELETE FROM events WHERE partition_no = ? AND offset < ?", (no, start))
         connection.execute('UPDATE partitions SET "start" = ? WHERE no = ?', (start, no))
     return old

@@ -135,7 +135,7 @@ class Writer:
         try:
             connection = self._begin()
             first.result = first.run(connection)
-            while self._queue and time.monotonic() < until:
+            while self._queue and not self._closed and time.monotonic() < until:
                 job = self._queue.popleft()
                 group.append(job)
                 job.result = job.run(connection)
@@ -188,7 +188,11 @@ class Writer:
                 connection.close()
 
     def _fail(self, group: list[Job], error: Exception) -> None:
-        _logger.error("%s: a transaction of %d pieces of work failed: %s", self._path, len(group), error)
+        """Tells all that wait: the file is what failed, and each of them would have to find out for as long."""
+        with suppress(IndexError):
+            while True:
+                group.append(self._queue.popleft())
+        _logger.error("%s: a transaction failed, with it %d pieces of work: %s", self._path, len(group), error)
         for job in group:
             if job.error is None:
                 job.error = job.unavailable(f"{self._path}: {error}; not known whether it was written, try again")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -112,15 +113,15 @@ def lines_to_copy(query: Query, key: Key, address: str) -> list[str]:
     fields = {name: getattr(query.request(key), name) for name in query.key}
     module = service.file.name.removesuffix(".proto").replace("/", ".")
     package, _, stem = module.rpartition(".")
-    asked = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    asked = ", ".join(f"{name}={json.dumps(value)}" for name, value in fields.items())
     code = (
         f"import grpc; from {package} import {stem}_pb2 as q, {stem}_pb2_grpc as s; "
-        f"print(s.{service.name}Stub(grpc.insecure_channel('{address}')).{method.name}(q.{request.name}({asked})))"
+        f'print(s.{service.name}Stub(grpc.insecure_channel("{address}")).{method.name}(q.{request.name}({asked})))'
     )
     return [
-        f"grpcurl -plaintext -d '{json.dumps(fields)}' {address} {service.full_name}/{method.name}",
-        f"{program('aorist')} get {query.shape.view} {' '.join(key)} --address {address}",
-        f'{program("python")} -c "{code}"',
+        f"grpcurl -plaintext -d {shlex.quote(json.dumps(fields))} {address} {service.full_name}/{method.name}",
+        f"{program('aorist')} get {query.shape.view} {shlex.join(key)} --address {address}",
+        f"{program('python')} -c {shlex.quote(code)}",
     ]
 
 

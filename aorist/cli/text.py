@@ -20,8 +20,22 @@ _PLAIN = re.compile(r"[\w./@+-]([\w ./@+-]*[\w./@+-])?|[\w./@+-][\w ./:@+-]*[\w.
 
 
 def as_data(message: Message) -> dict[str, Any]:
-    """With the names of the contract, and with zeros: axis 0 is an axis."""
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    """With names and order of the contract, and with zeros: axis 0 is an axis."""
+    data = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return _ordered(data, message.DESCRIPTOR)
+
+
+def _ordered(data: dict[str, Any], descriptor: Any) -> dict[str, Any]:
+    """The JSON of protobuf puts fields that are zero last."""
+    found = {}
+    for field in descriptor.fields:
+        value, inner = data.get(field.name), field.message_type
+        if value is None:
+            continue
+        if inner is not None and not inner.GetOptions().map_entry and inner.file.package != "google.protobuf":
+            value = [_ordered(one, inner) for one in value] if field.is_repeated else _ordered(value, inner)
+        found[field.name] = value
+    return found
 
 
 def as_json(message: Message) -> str:

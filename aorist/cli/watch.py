@@ -109,7 +109,7 @@ def _check_heard(sheet: Sheet, address: str, give_up_s: float) -> None:
 def _screen(console: Console) -> Iterator[Callable[[RenderableType], None]]:
     """Shows one thing after another: in place on a terminal, below each other elsewhere."""
     if not console.is_terminal:
-        yield console.print
+        yield lambda picture: console.print(picture, Text(""))
         return
     with Live(console=console, auto_refresh=False) as live:
         yield lambda picture: live.update(picture, refresh=True)
@@ -141,17 +141,21 @@ def footer_of(query: Query, sheet: Sheet) -> list[Text]:
     ]
 
 
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _freshness(query: Query, sheet: Sheet) -> str:
     if not sheet.headers:
-        return f"{len(sheet.rows)} keys · no answer yet"
-    headers = sheet.headers.values()
+        return f"{counted(len(sheet.rows), 'key')} · no answer yet"
+    headers, listed = sheet.headers.values(), query.shape.kind == "list"
     roles = Counter(role_word(header.role).lower() for header in headers)
     partitions = len({header.position.partition for header in headers})
     stale = sum(header.stale for header in headers)
     return " · ".join(
         [
-            f"{len(sheet.rows)} keys",
-            f"{partitions} of {query.partitions} partitions",
+            counted(len(sheet.rows), "key"),
+            f"{partitions} of {query.partitions} partitions" if listed else counted(partitions, "partition"),
             f"worst lag {max(h.lag_events for h in headers)} events, {max(h.lag_ms for h in headers)} ms",
             "from " + ", ".join(f"{count} {role}" for role, count in sorted(roles.items())),
             *([f"STALE: {stale} not as fresh as asked for"] if stale else []),

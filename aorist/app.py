@@ -44,16 +44,18 @@ async def serve_dev(project: Project, settings: Settings, on_ready: Callable[[st
         stack.callback(events.close)
         registry = LocalOwnershipRegistry(database.next_revision)
         stack.push_async_callback(registry.close)
-        for declared in (*project.views.values(), *project.commands):
-            events.create(declared.schema.topic)
+        for schema in [d.schema for d in project.views.values()] + [d.schema for d in project.commands]:
+            events.create(schema.topic)
         watched = Watched(stop)
-        owner, materializer = await stack.enter_async_context(_worker(project, settings, events, store, registry, watched))
+        owner, materializer = await stack.enter_async_context(
+            _worker(project, settings, events, store, registry, watched)
+        )
         listener = await stack.enter_async_context(_gateways(project, settings, events, registry, watched))
         address = await listener.start()
         stack.push_async_callback(listener.stop, settings.drain_s)
         await owner.in_step.wait()
         await materializer.settled()
-        await listener.set_serving(not materializer.problems())
+        await listener.set_serving(serving=not materializer.problems())
         on_ready(address)
         await watched.until_stopped()
         log.info("stopping: draining, then a last checkpoint")
@@ -61,7 +63,12 @@ async def serve_dev(project: Project, settings: Settings, on_ready: Callable[[st
 
 @asynccontextmanager
 async def _worker(
-    project: Project, settings: Settings, events: EventLog, store: SnapshotStore, registry: OwnershipRegistry, watched: Watched
+    project: Project,
+    settings: Settings,
+    events: EventLog,
+    store: SnapshotStore,
+    registry: OwnershipRegistry,
+    watched: Watched,
 ) -> AsyncIterator[tuple[Owner, Materializer]]:
     """A worker for all views of the project: folds what it owns and answers gateways. Leaves with a checkpoint of everything."""
     name = settings.member or f"{socket.gethostname()}-{os.getpid()}"
@@ -78,12 +85,13 @@ async def _worker(
     member = Member(name, settings.advertise or bound, tuple(project.views))
     owner = Owner(registry, member, partitions, materializer)
     materializer.start()
-    following = watched.run(owner.run())
+    following = [watched.run(owner.run()), watched.run(materializer.fate.watch())]
     try:
-        await listener.set_serving(True)
+        await listener.set_serving(serving=True)
         yield owner, materializer
     finally:
-        following.cancel()
+        for task in following:
+            task.cancel()
         await owner.leave()
         await listener.stop(settings.drain_s)
         await materializer.stop()
@@ -96,7 +104,9 @@ async def _gateways(
     """Command and query services of the project on one listener, which the caller starts and stops."""
     listener = Listener(settings.transport, settings.listen, settings.max_message_bytes)
     router = Router(registry)
-    limits = Limits(settings.max_wait_ms, settings.max_wait_limit_ms, settings.default_page_size, settings.max_page_size)
+    limits = Limits(
+        settings.max_wait_ms, settings.max_wait_limit_ms, settings.default_page_size, settings.max_page_size
+    )
     for commands in project.commands:
         serve_commands(listener, commands, events, settings.max_skew_ms, settings.max_unacknowledged_bytes)
     for queries in project.queries:

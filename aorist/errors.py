@@ -156,7 +156,7 @@ class LogTruncatedError(AoristError):
     reason = "LOG_TRUNCATED"
 
     def __init__(self, message: str, partition: Partition) -> None:
-        super().__init__(message, topic=partition.topic, partition=partition.index)
+        super().__init__(message, topic=partition.topic, partition=partition.number)
         self.partition = partition
 
 

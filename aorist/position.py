@@ -10,13 +10,13 @@ NOTHING = -1
 
 
 class Partition(NamedTuple):
-    """One ordered piece of a topic. `index` from 0."""
+    """One ordered piece of a topic. `number` from 0."""
 
     topic: str
-    index: int
+    number: int
 
     def __str__(self) -> str:
-        return f"{self.topic}/{self.index}"
+        return f"{self.topic}/{self.number}"
 
 
 class Position(NamedTuple):

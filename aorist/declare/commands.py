@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
+from aorist.declare.descriptors import Descriptor, MethodDescriptor, class_of
 from aorist.declare.handlers import message_type, misdeclared, place_of, signature_of
 from aorist.declare.schema import field_of_type, schema_of, service_named
 from aorist.errors import MisdeclaredError
@@ -86,8 +85,13 @@ class Commands:
         event = message_type(handler, gives, "result")
         if event not in self.schema.events:
             known = ", ".join(e.__name__ for e in self.schema.events)
-            misdeclared(handler, f"returns {event.__name__}, which is not an event of {self.schema.envelope.__name__} (it has: {known})")
-        shape = next((s for s in map(_shape, self.service.methods) if taken is (s.item if streamed else s.request)), None)
+            misdeclared(
+                handler,
+                f"returns {event.__name__}, which is not an event of {self.schema.envelope.__name__} (it has: {known})",
+            )
+        shape = next(
+            (s for s in map(_shape, self.service.methods) if taken is (s.item if streamed else s.request)), None
+        )
         if shape is None or shape.streamed != streamed:
             kind = "stream of batches of" if streamed else "unary rpc that takes"
             misdeclared(handler, f"{self.service.full_name} has no {kind} {taken.__name__}")
@@ -99,26 +103,32 @@ class Commands:
 
 
 def _shape(method: MethodDescriptor) -> CommandShape:
-    request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    request, response = class_of(method.input_type), class_of(method.output_type)
     where = f"{method.containing_service.file.name}: {method.full_name}"
     streamed = method.client_streaming and method.server_streaming
     if method.client_streaming != method.server_streaming:
         raise MisdeclaredError(f"{where}: a command is unary, or a stream both ways")
     positions = field_of_type(response.DESCRIPTOR, position_pb2.Position, repeated=streamed)
     if positions is None:
-        raise MisdeclaredError(f"{where}: {response.__name__} needs one {'repeated ' * streamed}aorist.v1.Position: answers say where events are")
+        raise MisdeclaredError(
+            f"{where}: {response.__name__} needs one {'repeated ' * streamed}aorist.v1.Position: answers say where events are"
+        )
     if not streamed:
         return CommandShape(method, request, response, positions)
     batches = [f for f in request.DESCRIPTOR.fields if f.is_repeated and f.message_type]
     refused = [f for f in response.DESCRIPTOR.fields if f.is_repeated and f.message_type and f.name != positions]
     if len(batches) != 1 or "sequence" not in request.DESCRIPTOR.fields_by_name:
         raise MisdeclaredError(f"{where}: {request.__name__} needs `uint64 sequence` and one repeated message field")
-    if len(refused) != 1 or not _says(refused[0].message_type, "sequence", "index", "violations") or not _says(response.DESCRIPTOR, "acknowledged_sequence"):
+    if (
+        len(refused) != 1
+        or not _says(refused[0].message_type, "sequence", "index", "violations")
+        or not _says(response.DESCRIPTOR, "acknowledged_sequence")
+    ):
         raise MisdeclaredError(
-            f"{where}: {response.__name__} needs `uint64 acknowledged_sequence` and one repeated message of the refused, with `sequence`, `index` and "
-            "`google.rpc.BadRequest violations`"
+            f"{where}: {response.__name__} needs `uint64 acknowledged_sequence` and one repeated message for what is refused, "
+            "with `sequence`, `index` and `google.rpc.BadRequest violations`"
         )
-    item = GetMessageClass(batches[0].message_type)
+    item = class_of(batches[0].message_type)
     return CommandShape(method, request, response, positions, batches[0].name, item, refused[0].name)
 
 

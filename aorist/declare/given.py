@@ -1,6 +1,6 @@
 """Test kit: `given(view, events).ask(request)` folds and asks as the platform would, without a server.
 
-    given(arm_position, [JointPositionsChanged(...)]).ask(GetArmPositionRequest(arm_id="a")).then(GetArmPositionResponse(...))
+given(arm_position, [JointPositionsChanged(...)]).ask(GetArmPositionRequest(arm_id="a")).then(GetArmPositionResponse(...))
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ def message_type(function: Callable[..., Any], hint: Any, what: str) -> type[Mes
     return hint
 
 
+ONLY_ITS_KEY = "apply may touch the state of the event's own key only"
 _MUTABLE = (dict, list, set, bytearray, Message)
 
 
@@ -74,8 +75,9 @@ def check_touches_only_its_key(function: Callable[..., Any]) -> None:
     code = function.__code__
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF"):
-            misdeclared(function, f"changes `{instruction.argval}` outside its state: apply may touch the state of the event's own key only")
+            misdeclared(function, f"changes `{instruction.argval}` outside its state: {ONLY_ITS_KEY}")
     outside = inspect.getclosurevars(function)
     for name, value in {**outside.globals, **outside.nonlocals}.items():
         if isinstance(value, _MUTABLE):
-            misdeclared(function, f"uses `{name}`, a {type(value).__name__} outside its state: apply may touch the state of the event's own key only; keep it in the state, or make it a constant")
+            beyond = f"uses `{name}`, a {type(value).__name__} outside its state"
+            misdeclared(function, f"{beyond}: {ONLY_ITS_KEY}; keep it in the state, or make it a constant")

@@ -63,10 +63,12 @@ def load_project(root: Path) -> Project:
 def _load_role(project: Project, role: str, folder: str) -> None:
     path = project.root / folder
     if not path.is_dir():
-        raise SettingError(f"{project.root / FILE}: role {role} names the folder `{folder}`, which is not there: make it, or remove the line")
+        raise SettingError(
+            f"{project.root / FILE}: role {role} names the folder `{folder}`, which is not there: make it, or remove the line"
+        )
     for file in sorted(path.glob("[!_]*.py")):
         module = importlib.import_module(f"{folder}.{file.stem}".replace("/", "."))
-        declared = [value for value in vars(module).values() if isinstance(value, ROLES[role])]
+        declared: list[Any] = [value for value in vars(module).values() if isinstance(value, ROLES[role])]
         if not declared:
             raise MisdeclaredError(f"{file}: declares no {ROLES[role].__name__}: every file in {folder}/ declares one")
         for one in declared:
@@ -90,17 +92,23 @@ def _check_together(project: Project) -> None:
     for commands in project.commands:
         topic, service = commands.schema.topic.name, commands.service.full_name
         if topic in publishers:
-            raise MisdeclaredError(f"topic {topic} would have two publishers, {publishers[topic]} and {service}: a topic has one; give one of them its own")
+            raise MisdeclaredError(
+                f"topic {topic} would have two publishers, {publishers[topic]} and {service}: a topic has one; give one of them its own"
+            )
         publishers[topic] = service
     for queries in project.queries:
         for shape in queries.shapes:
             view = project.views.get(shape.view)
             if view is None:
-                raise MisdeclaredError(f"{shape.method.full_name} is answered by view `{shape.view}`, which no file in materializers/ declares")
+                raise MisdeclaredError(
+                    f"{shape.method.full_name} is answered by view `{shape.view}`, which no file in materializers/ declares"
+                )
             if shape.request.DESCRIPTOR.full_name not in view.queries:
-                raise MisdeclaredError(f"view `{view.name}` has no handler for {shape.method.full_name}: add one that takes {shape.request.__name__}")
+                raise MisdeclaredError(
+                    f"view `{view.name}` has no handler for {shape.method.full_name}: add one that takes {shape.request.__name__}"
+                )
             if view.schema.topic.name != queries.schema.topic.name:
                 raise MisdeclaredError(
-                    f"{queries.service.full_name} routes by topic {queries.schema.topic.name}, but view `{view.name}` folds {view.schema.topic.name}: "
-                    "name the same envelope in both"
+                    f"{queries.service.full_name} routes by topic {queries.schema.topic.name}, but view `{view.name}` folds "
+                    f"{view.schema.topic.name}: name the same envelope in both"
                 )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
+from aorist.declare.descriptors import FileDescriptor, MethodDescriptor, class_of
 from aorist.declare.schema import (
     EventSchema,
     check_key_field,
@@ -66,16 +65,22 @@ def _answerer(method: MethodDescriptor) -> str:
 def shape_of(request: type[Message], schema: EventSchema, view: str | None = None) -> QueryShape:
     """The rpc that takes `request`, checked against the key of `schema`. Raises MisdeclaredError that says what to change in the proto."""
     file = request.DESCRIPTOR.file
-    method = next((m for s in file.services_by_name.values() for m in s.methods if m.input_type is request.DESCRIPTOR), None)
+    method = next(
+        (m for s in file.services_by_name.values() for m in s.methods if m.input_type is request.DESCRIPTOR), None
+    )
     if method is None:
         raise MisdeclaredError(f"no service in {file.name} takes {request.DESCRIPTOR.name}: add an rpc for it")
     where = f"{file.name}: {method.full_name}"
     answerer = _answerer(method)
     if not answerer:
-        raise MisdeclaredError(f'{where}: does not say which view answers: add `option (aorist.v1.answered_by) = "{view or "..."}"`')
+        raise MisdeclaredError(
+            f'{where}: does not say which view answers: add `option (aorist.v1.answered_by) = "{view or "..."}"`'
+        )
     if view is not None and answerer != view:
-        raise MisdeclaredError(f"{where}: is answered by view `{answerer}`, not `{view}`: correct (aorist.v1.answered_by)")
-    response = GetMessageClass(method.output_type)
+        raise MisdeclaredError(
+            f"{where}: is answered by view `{answerer}`, not `{view}`: correct (aorist.v1.answered_by)"
+        )
+    response = class_of(method.output_type)
     read = field_of_type(request.DESCRIPTOR, read_pb2.ReadOptions)
     if read is None:
         raise MisdeclaredError(f"{where}: {request.DESCRIPTOR.name} needs one field of type aorist.v1.ReadOptions")
@@ -95,11 +100,29 @@ def shape_of(request: type[Message], schema: EventSchema, view: str | None = Non
         check_key_field(request.DESCRIPTOR, name, f"key of topic {schema.topic.name}")
     part, keyed = _key_in(response, schema, where)
     interval = "min_interval_ms" in request.DESCRIPTOR.fields_by_name
-    return QueryShape(method, answerer, kind, request, response, read, header, response, keyed_part=part, keyed=keyed, interval=interval)
+    return QueryShape(
+        method,
+        answerer,
+        kind,
+        request,
+        response,
+        read,
+        header,
+        response,
+        keyed_part=part,
+        keyed=keyed,
+        interval=interval,
+    )
 
 
 def _list_shape(
-    where: str, method: MethodDescriptor, view: str, request: type[Message], response: type[Message], read: str, schema: EventSchema
+    where: str,
+    method: MethodDescriptor,
+    view: str,
+    request: type[Message],
+    response: type[Message],
+    read: str,
+    schema: EventSchema,
 ) -> QueryShape:
     if method.server_streaming or "page_size" not in request.DESCRIPTOR.fields_by_name:
         raise MisdeclaredError(f"{where}: a list is unary and its request has `page_size` and `page_token`")
@@ -110,10 +133,14 @@ def _list_shape(
             f"{where}: {response.DESCRIPTOR.name} needs `string next_page_token`, one `repeated aorist.v1.ReadHeader` and one "
             "`repeated aorist.v1.MissingPartition`"
         )
-    items = [f for f in response.DESCRIPTOR.fields if f.is_repeated and f.message_type and f.name not in (header, missing)]
+    items = [
+        f for f in response.DESCRIPTOR.fields if f.is_repeated and f.message_type and f.name not in (header, missing)
+    ]
     if len(items) != 1:
-        raise MisdeclaredError(f"{where}: {response.DESCRIPTOR.name} needs one repeated message field for its items, it has {len(items)}")
-    item = GetMessageClass(items[0].message_type)
+        raise MisdeclaredError(
+            f"{where}: {response.DESCRIPTOR.name} needs one repeated message field for its items, it has {len(items)}"
+        )
+    item = class_of(items[0].message_type)
     keyed = _key_fields(item, schema, where)
     return QueryShape(method, view, "list", request, response, read, header, item, items[0].name, missing, "", keyed)
 
@@ -125,7 +152,7 @@ def _key_in(response: type[Message], schema: EventSchema, where: str) -> tuple[s
         return "", own
     for field in response.DESCRIPTOR.fields:
         if field.message_type is not None and not field.is_repeated and field.message_type.file.package != "aorist.v1":
-            inner = _key_fields(GetMessageClass(field.message_type), schema, where)
+            inner = _key_fields(class_of(field.message_type), schema, where)
             if inner:
                 return field.name, inner
     return "", ()
@@ -151,14 +178,16 @@ class Queries:
     def __init__(self, service: str, *, events: type[Message]) -> None:
         self.schema = schema_of(events)
         self.service = service_named(service, events)
-        self.shapes = [shape_of(GetMessageClass(m.input_type), self.schema) for m in self.service.methods]
+        self.shapes = [shape_of(class_of(m.input_type), self.schema) for m in self.service.methods]
         self._merged: set[str] = set()
 
     def merge_by_key(self, request: type[Message]) -> None:
         """Lists asked for with `request` are merged in the order of their keys, page by page, each key once."""
         shape = next((s for s in self.shapes if s.request is request), None)
         if shape is None or shape.kind != "list":
-            raise MisdeclaredError(f"{self.service.full_name}: {request.DESCRIPTOR.name} asks for no list of this service")
+            raise MisdeclaredError(
+                f"{self.service.full_name}: {request.DESCRIPTOR.name} asks for no list of this service"
+            )
         self._merged.add(request.DESCRIPTOR.full_name)
 
     def complete(self) -> None:

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import NoReturn
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import FieldDescriptor as Kind
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
+from aorist.declare.descriptors import Descriptor, FieldDescriptor, ServiceDescriptor, class_of
 from aorist.errors import MisdeclaredError
 from aorist.ports import NewRecord, TopicSpec
 from aorist.position import partition_of
 from aorist.v1 import event_pb2, options_pb2
 
-_TEXT = {FieldDescriptor.CPPTYPE_STRING}
+_TEXT = {Kind.CPPTYPE_STRING}
 _WHOLE = {
-    FieldDescriptor.CPPTYPE_INT32,
-    FieldDescriptor.CPPTYPE_INT64,
-    FieldDescriptor.CPPTYPE_UINT32,
-    FieldDescriptor.CPPTYPE_UINT64,
+    Kind.CPPTYPE_INT32,
+    Kind.CPPTYPE_INT64,
+    Kind.CPPTYPE_UINT32,
+    Kind.CPPTYPE_UINT64,
 }
 
 
@@ -74,12 +74,17 @@ class EventSchema:
     def recorder(self) -> Callable[[Message], NewRecord]:
         """Function from an event without meta to the record that publishes it. Equal events give equal bytes."""
         key_of, partition_for = self.key_of(), self.partition_for()
-        tags = {event.DESCRIPTOR.full_name: _tag(self.envelope.DESCRIPTOR.fields_by_name[name]) for event, name in self.events.items()}
+        tags = {
+            event.DESCRIPTOR.full_name: _tag(self.envelope.DESCRIPTOR.fields_by_name[name])
+            for event, name in self.events.items()
+        }
 
         def record(event: Message) -> NewRecord:
             body = event.SerializeToString(deterministic=True)
             # An envelope with one field set is that field's tag, the length, and the event's own bytes: no second copy is built.
-            return NewRecord(partition_for(event), key_of(event), tags[event.DESCRIPTOR.full_name] + _varint(len(body)) + body)
+            return NewRecord(
+                partition_for(event), key_of(event), tags[event.DESCRIPTOR.full_name] + _varint(len(body)) + body
+            )
 
         return record
 
@@ -99,44 +104,56 @@ def _varint(number: int) -> bytes:
 
 def schema_of(envelope: type[Message]) -> EventSchema:
     """Reads and checks the options of `envelope`. Raises MisdeclaredError naming the proto file and what to write there."""
-    descriptor = envelope.DESCRIPTOR
-
-    def wrong(problem: str) -> NoReturn:
-        raise MisdeclaredError(f"{descriptor.file.name}: {descriptor.full_name}: {problem}")
-
-    options = descriptor.GetOptions()
-    if not options.HasExtension(options_pb2.topic):
-        wrong("is not an envelope: give it `option (aorist.v1.topic) = {...}`")
-    topic = options.Extensions[options_pb2.topic]
-    if not topic.name:
-        wrong("its topic has no name: set `name` in (aorist.v1.topic)")
-    if topic.partitions < 1:
-        wrong("its topic has no partitions: set `partitions` in (aorist.v1.topic) to 1 or more; it cannot be changed later")
-    if topic.WhichOneof("cleanup") is None or not (topic.retention_ms > 0 or topic.compacted):
-        wrong("says nothing of what its topic forgets: set `retention_ms` or `compacted: true` in (aorist.v1.topic)")
-    meta = descriptor.fields_by_name.get("meta")
-    if meta is None or meta.message_type is not event_pb2.EventMeta.DESCRIPTOR:
-        wrong("has no `aorist.v1.EventMeta meta`: add it as the first field")
-    oneof = descriptor.oneofs_by_name.get("event")
-    if oneof is None:
-        wrong("has no `oneof event`: put the events of the domain into one")
-    for field in oneof.fields:
-        if field.message_type is None:
-            wrong(f"`{field.name}` in `oneof event` is not a message: every event is one, named in the past tense")
-    events = {GetMessageClass(field.message_type): field.name for field in oneof.fields}
-    if len(events) < len(oneof.fields):
-        wrong("two fields of `oneof event` have the same type: give every event a message of its own")
+    topic = _topic_of(envelope)
+    events = _events_of(envelope)
     key, partition_by = tuple(topic.key), tuple(topic.partition_by) or tuple(topic.key)
     if not key:
-        wrong("its topic has no key: set `key` in (aorist.v1.topic) to the fields that identify an entity")
+        _wrong(envelope, "its topic has no key: set `key` in (aorist.v1.topic) to the fields that identify an entity")
     for name in key:
         for event in events:
             check_key_field(event.DESCRIPTOR, name, f"key of topic {topic.name}")
     for name in partition_by:
         if name not in key:
-            wrong(f"partition_by names `{name}`, which is not in the key: only what never changes for an entity can place it; add it to `key`")
+            problem = f"partition_by names `{name}`, which is not in the key"
+            _wrong(envelope, f"{problem}: only what never changes for an entity can place it; add it to `key`")
     spec = TopicSpec(topic.name, topic.partitions, topic.retention_ms or None, topic.compacted)
     return EventSchema(envelope, spec, key, partition_by, events)
+
+
+def _wrong(envelope: type[Message], problem: str) -> NoReturn:
+    raise MisdeclaredError(f"{envelope.DESCRIPTOR.file.name}: {envelope.DESCRIPTOR.full_name}: {problem}")
+
+
+def _topic_of(envelope: type[Message]) -> options_pb2.Topic:
+    options = envelope.DESCRIPTOR.GetOptions()
+    if not options.HasExtension(options_pb2.topic):
+        _wrong(envelope, "is not an envelope: give it `option (aorist.v1.topic) = {...}`")
+    topic = options.Extensions[options_pb2.topic]
+    if not topic.name:
+        _wrong(envelope, "its topic has no name: set `name` in (aorist.v1.topic)")
+    if topic.partitions < 1:
+        _wrong(envelope, "its topic has no partitions: set `partitions` in (aorist.v1.topic) to 1 or more, for ever")
+    if not (topic.retention_ms > 0 or topic.compacted):
+        _wrong(envelope, "does not say what its topic forgets: set `retention_ms` or `compacted` in (aorist.v1.topic)")
+    return topic
+
+
+def _events_of(envelope: type[Message]) -> dict[type[Message], str]:
+    meta = envelope.DESCRIPTOR.fields_by_name.get("meta")
+    if meta is None or meta.message_type is not event_pb2.EventMeta.DESCRIPTOR:
+        _wrong(envelope, "has no `aorist.v1.EventMeta meta`: add it as the first field")
+    oneof = envelope.DESCRIPTOR.oneofs_by_name.get("event")
+    if oneof is None:
+        _wrong(envelope, "has no `oneof event`: put the events of the domain into one")
+    for field in oneof.fields:
+        if field.message_type is None:
+            _wrong(
+                envelope, f"`{field.name}` in `oneof event` is not a message: an event is one, named in the past tense"
+            )
+    events = {class_of(field.message_type): field.name for field in oneof.fields}
+    if len(events) < len(oneof.fields):
+        _wrong(envelope, "two fields of `oneof event` have the same type: give every event a message of its own")
+    return events
 
 
 def check_key_field(descriptor: Descriptor, name: str, role: str) -> None:
@@ -144,7 +161,9 @@ def check_key_field(descriptor: Descriptor, name: str, role: str) -> None:
     field = descriptor.fields_by_name.get(name)
     where = f"{descriptor.file.name}: {descriptor.full_name}"
     if field is None:
-        raise MisdeclaredError(f"{where} has no field `{name}`, which is the {role}: add it, or correct the name in the options")
+        raise MisdeclaredError(
+            f"{where} has no field `{name}`, which is the {role}: add it, or correct the name in the options"
+        )
     if field.is_repeated or field.cpp_type not in _TEXT | _WHOLE:
         raise MisdeclaredError(f"{where}: field `{name}` is the {role} and must be a single string or whole number")
 
@@ -170,6 +189,8 @@ def field_of_type(descriptor: Descriptor, message: type[Message], *, repeated: b
 def service_named(full_name: str, near: type[Message]) -> ServiceDescriptor:
     """The service of this full name. Raises MisdeclaredError; its code must have been imported, as by importing its messages."""
     try:
-        return near.DESCRIPTOR.file.pool.FindServiceByName(full_name)  # type: ignore[no-any-return]  # untyped in the stubs
+        return near.DESCRIPTOR.file.pool.FindServiceByName(full_name)
     except KeyError:
-        raise MisdeclaredError(f"no service `{full_name}`: correct the name, or import the module generated from its proto file") from None
+        raise MisdeclaredError(
+            f"no service `{full_name}`: correct the name, or import the module generated from its proto file"
+        ) from None

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, get_args
 
-from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from aorist.declare.descriptors import MethodDescriptor
 from aorist.declare.handlers import (
     check_touches_only_its_key,
     message_type,
@@ -45,7 +45,10 @@ class Codec(Generic[S]):
     @staticmethod
     def through(message: type[M], pack: Callable[[S], M], unpack: Callable[[M], S]) -> Codec[S]:
         """A codec by way of a protobuf message: snapshots then evolve as messages do."""
-        return Codec(lambda state: pack(state).SerializeToString(deterministic=True), lambda data: unpack(message.FromString(data)))
+        return Codec(
+            lambda state: pack(state).SerializeToString(deterministic=True),
+            lambda data: unpack(message.FromString(data)),
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ class View(Generic[S]):
         event = message_type(handler, takes[1], "event")
         field = self._event_field(event, place_of(handler))
         if field in self.handlers:
-            misdeclared(handler, f"{event.__name__} already has a handler, {place_of(self.handlers[field])}: remove one of them")
+            misdeclared(
+                handler, f"{event.__name__} already has a handler, {place_of(self.handlers[field])}: remove one of them"
+            )
         if field in self.ignored:
             misdeclared(handler, f"{event.__name__} is also in `ignores`: remove it there, or remove this handler")
         check_touches_only_its_key(handler)
@@ -107,13 +112,16 @@ class View(Generic[S]):
         return handler
 
     def get(self, handler: Handler) -> Handler:
-        """Answers a query for one key: `def get(arm: Arm, ask: GetArmPositionRequest) -> GetArmPositionResponse`."""
+        """Answers a query for one key.
+
+        Such as `def get(arm: Arm, ask: GetArmPositionRequest) -> GetArmPositionResponse`.
+        """
         return self._query(handler, "get")
 
     def list(self, handler: Handler) -> Handler:
-        """Gives one key's part of a list, or None to leave it out: `def each(arm: Arm, ask: ListArmPositionsRequest) -> ArmPosition | None`.
+        """Gives one key's part of a list, or None to leave it out. The library pages, scatters and merges.
 
-        The library pages, scatters and merges.
+        Such as `def each(arm: Arm, ask: ListArmPositionsRequest) -> ArmPosition | None`.
         """
         return self._query(handler, "list")
 
@@ -136,30 +144,37 @@ class View(Generic[S]):
 
     # --- checking ---
 
-    def _methods(self) -> list[MethodDescriptor]:
-        files = {q.shape.method.containing_service.file.name: q.shape.method.containing_service.file for q in self.queries.values()}
+    def _methods(self) -> Sequence[MethodDescriptor]:
+        files = {
+            q.shape.method.containing_service.file.name: q.shape.method.containing_service.file
+            for q in self.queries.values()
+        }
         return [method for file in files.values() for method in methods_answered_by(file, self.name)]
 
     def _query(self, handler: Handler, kind: str) -> Handler:
         takes, gives = signature_of(handler, "state", "ask")
         self._check_is_state(handler, takes[0])
         ask = message_type(handler, takes[1], "request")
-        if kind == "list":
-            if isinstance(gives, types.UnionType) or typing.get_origin(gives) is typing.Union:
-                gives = next((t for t in get_args(gives) if t is not type(None)), gives)
+        if kind == "list" and (isinstance(gives, types.UnionType) or typing.get_origin(gives) is typing.Union):
+            gives = next((t for t in get_args(gives) if t is not type(None)), gives)
         answer = message_type(handler, gives, "result")
         try:
             shape = shape_of(ask, self.schema, self.name)
-            if shape.kind != kind:
-                raise MisdeclaredError(f"{shape.method.full_name} is a {shape.kind}, not a {kind}: use `@{self.name}.{shape.kind}`")
-            expected = shape.item if kind == "list" else shape.response
-            if answer is not expected:
-                raise MisdeclaredError(f"must return {expected.__name__}, as {shape.method.full_name} does, not {answer.__name__}")
         except MisdeclaredError as error:
             misdeclared(handler, str(error))
+        if shape.kind != kind:
+            misdeclared(handler, f"{shape.method.full_name} is a {shape.kind}: use `@{self.name}.{shape.kind}`")
+        expected = shape.item if kind == "list" else shape.response
+        if answer is not expected:
+            misdeclared(
+                handler, f"must return {expected.__name__}, as {shape.method.full_name} does, not {answer.__name__}"
+            )
         name = ask.DESCRIPTOR.full_name
         if name in self.queries:
-            misdeclared(handler, f"{ask.__name__} already has a handler, {place_of(self.queries[name].function)}: remove one of them")
+            misdeclared(
+                handler,
+                f"{ask.__name__} already has a handler, {place_of(self.queries[name].function)}: remove one of them",
+            )
         self.queries[name] = Query(handler, shape)
         return handler
 
@@ -167,25 +182,37 @@ class View(Generic[S]):
         field = self.schema.events.get(event)
         if field is None:
             known = ", ".join(e.__name__ for e in self.schema.events)
-            raise MisdeclaredError(f"{where}: {event.__name__} is not an event of {self.schema.envelope.__name__} (it has: {known})")
+            raise MisdeclaredError(
+                f"{where}: {event.__name__} is not an event of {self.schema.envelope.__name__} (it has: {known})"
+            )
         return field
 
     def _check_is_state(self, handler: Callable[..., Any], hint: Any) -> None:
         if hint is not self.state:
-            misdeclared(handler, f"its first parameter must be the state of view `{self.name}`, {self.state.__name__}, not {getattr(hint, '__name__', hint)}")
+            wanted = f"the state of view `{self.name}`, {self.state.__name__}"
+            misdeclared(handler, f"its first parameter must be {wanted}, not {getattr(hint, '__name__', hint)}")
 
     def _message_codec(self) -> Codec[S]:
         state: Any = self.state
         if not (isinstance(state, type) and issubclass(state, Message)):
-            raise MisdeclaredError(f"view `{self.name}`: its state is not a protobuf message: give it `codec=Codec(encode, decode)`")
-        return Codec(lambda s: typing.cast(Message, s).SerializeToString(deterministic=True), state.FromString)
+            raise MisdeclaredError(
+                f"view `{self.name}`: its state is not a protobuf message: give it `codec=Codec(encode, decode)`"
+            )
+        parse: Any = state.FromString
+        return Codec(lambda s: typing.cast("Message", s).SerializeToString(deterministic=True), parse)
 
     def _check_state(self) -> None:
         if dataclasses.is_dataclass(self.state) and "__slots__" not in vars(self.state):
-            raise MisdeclaredError(f"view `{self.name}`: {self.state.__name__} has no slots: write @dataclass(slots=True), which also catches misspelt fields")
+            raise MisdeclaredError(
+                f"view `{self.name}`: {self.state.__name__} has no slots: write @dataclass(slots=True)"
+            )
         try:
             fresh = self.state()
         except TypeError as error:
-            raise MisdeclaredError(f"view `{self.name}`: {self.state.__name__}() cannot be made without arguments ({error}): give its fields defaults") from None
+            raise MisdeclaredError(
+                f"view `{self.name}`: {self.state.__name__}() cannot be made without arguments ({error}): give its fields defaults"
+            ) from None
         if self.codec.decode(self.codec.encode(fresh)) != fresh:
-            raise MisdeclaredError(f"view `{self.name}`: decode(encode(...)) of a new {self.state.__name__} is not equal to it: correct its codec")
+            raise MisdeclaredError(
+                f"view `{self.name}`: decode(encode(...)) of a new {self.state.__name__} is not equal to it: correct its codec"
+            )

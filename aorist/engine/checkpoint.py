@@ -10,6 +10,7 @@ from itertools import islice
 import structlog
 
 from aorist.engine.shard import Phase, Shard
+from aorist.engine.threads import Fate, Thread
 from aorist.errors import StoreUnavailableError
 from aorist.failpoints import failpoint
 from aorist.ports import Checkpoint, SnapshotRow, SnapshotStore
@@ -33,7 +34,7 @@ def checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int]
     """
     try:
         return _checkpoint(shard, store, commit)
-    except _TakenOut:
+    except _TakenOutError:
         return None  # an event broke a key meanwhile: P covers events of it that would be in no row
 
 
@@ -45,7 +46,7 @@ def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int
         if done or shard.phase in (Phase.RESTORING, Phase.CLOSED):
             return None
         if shard.broken:
-            raise _TakenOut
+            raise _TakenOutError
         shard.dirty = set()
     try:
         # Steps 2 and 3.
@@ -72,40 +73,52 @@ def _rows(shard: Shard, keys: Iterable[bytes]) -> Iterator[Sequence[SnapshotRow]
     while piece := list(islice(remaining, SLICE)):
         with shard.lock:
             if shard.broken:
-                raise _TakenOut
+                raise _TakenOutError
             entries = [(key, shard.entries[key]) for key in piece]
             rows = [SnapshotRow(key, encode(entry.state), entry.offset, shard.epoch) for key, entry in entries]
         yield rows
 
 
-class _TakenOut(Exception):
+class _TakenOutError(Exception):
     """A key is out of the shard after a failed apply."""
 
 
-class Checkpointer(threading.Thread):
+class Checkpointer:
     """Takes a checkpoint of every shard about every `interval_s`, and when told to. Alone writes snapshots of this process."""
 
-    def __init__(self, shards: Callable[[], Sequence[Shard]], store: SnapshotStore, commit: Callable[[Shard, int], None], interval_s: float) -> None:
-        super().__init__(name="checkpoint", daemon=True)
+    def __init__(
+        self,
+        shards: Callable[[], Sequence[Shard]],
+        store: SnapshotStore,
+        commit: Callable[[Shard, int], None],
+        interval_s: float,
+        fate: Fate,
+    ) -> None:
+        self.thread = Thread("checkpoint", self._run, fate)
         self._shards, self._store, self._commit, self._interval_s = shards, store, commit, interval_s
         self._stopped = threading.Event()
         self._one_at_a_time = threading.Lock()
 
-    def run(self) -> None:
+    def _run(self) -> None:
         while not self._stopped.wait(self._interval_s):
             for shard in self._shards():
                 self.take(shard)
 
     def take(self, shard: Shard) -> bool:
-        """A checkpoint of `shard` now. False: the store did not take it; it says so in the log and the next one tries again."""
+        """A checkpoint of `shard` now. False: there is none; the log and the shard say why, and the next one tries again."""
         with self._one_at_a_time:
             try:
                 checkpoint(shard, self._store, self._commit)
             except StoreUnavailableError as error:
                 log.warning("no checkpoint; trying again with the next", shard=str(shard.name), problem=str(error))
                 return False
+            except Exception as error:  # a codec is domain code and may raise anything
+                shard.trouble = f"a state cannot be serialised: {type(error).__name__}: {error}"
+                log.error("no checkpoint", shard=str(shard.name), problem=shard.trouble, exc_info=error)
+                return False
+        shard.trouble = ""
         return True
 
     def stop(self) -> None:
-        """Takes no more of its own accord. `join` it then."""
+        """Takes no more of its own accord. Join the thread then."""
         self._stopped.set()

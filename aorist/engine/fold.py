@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from aorist.declare.view import View
 from aorist.engine.shard import Entry, Shard
+from aorist.engine.threads import Fate, Thread
 from aorist.errors import AoristError, LogTruncatedError, LogUnavailableError, UnfoldableError
 from aorist.failpoints import failpoint
 from aorist.ports import Fetched, LogReader, Record
@@ -49,20 +50,20 @@ def compile_fold(view: View[Any]) -> Fold:
             if entry is not None and offset <= entry.offset:
                 continue  # already in the row that this key was restored from
             try:
-                envelope = parse(value)  # type: ignore[arg-type]  # None, a tombstone, raises TypeError
+                envelope = parse(value)  # type: ignore[arg-type]  # None, a tombstone, raises
                 field = envelope.WhichOneof("event")
-                handler = handlers.get(field)  # type: ignore[arg-type]  # None, of a newer version, has no handler
+                handler = handlers.get(field)
                 if handler is None:
                     if field not in ignored:
                         shard.unknown_events += 1
                     continue
                 if entry is None:
                     entry = Entry(new_state(), offset)
-                    handler(entry.state, getattr(envelope, field))  # type: ignore[arg-type]
+                    handler(entry.state, getattr(envelope, field))
                     entries[key] = entry
                     shard.new_key(key)
                 else:
-                    handler(entry.state, getattr(envelope, field))  # type: ignore[arg-type]
+                    handler(entry.state, getattr(envelope, field))
                     entry.offset = offset
                 dirty.add(key)
             except Exception as error:  # whatever domain code raises: the shard stops here, loudly
@@ -88,14 +89,14 @@ def _problem(view: View[Any], shard: Shard, offset: int, key: bytes, value: byte
     return f"{where}: {at} raised {type(error).__name__}: {error}"
 
 
-class Folder(threading.Thread):
-    """Reads the log and folds, for all shards of one view in this process. Alone uses its reader.
+class Folder:
+    """Reads the log and folds, for all shards of one view in this process, on a thread that alone uses its reader.
 
-    `repair`: called on this thread after a failed apply, to bring back the key as it was before the event.
+    `repair`: called on that thread after a failed apply, to bring back the key as it was before the event.
     """
 
-    def __init__(self, view: View[Any], reader: LogReader, repair: Callable[[Shard, int], None]) -> None:
-        super().__init__(name=f"fold {view.name}", daemon=True)
+    def __init__(self, view: View[Any], reader: LogReader, repair: Callable[[Shard, int], None], fate: Fate) -> None:
+        self.thread = Thread(f"fold {view.name}", self._run, fate)
         self._fold_records = compile_fold(view)
         self._reader = reader
         self._repair = repair
@@ -109,9 +110,15 @@ class Folder(threading.Thread):
         """Folds `shard`, which is restored, from `next_offset` on."""
 
         def order() -> None:
+            try:
+                self._reader.assign(shard.partition, next_offset)
+            except LogUnavailableError as error:
+                log.warning("not assigned; trying again", shard=str(shard.name), problem=str(error))
+                self._stopped.wait(AGAIN_S)
+                self._orders.put(order)
+                return
             self._shards[shard.partition] = shard
             shard.begin(next_offset)
-            self._reader.assign(shard.partition, next_offset)
 
         self._orders.put(order)
 
@@ -124,12 +131,12 @@ class Folder(threading.Thread):
         self._orders.put(lambda: self._reader.commit(partition, next_offset))
 
     def stop(self) -> None:
-        """Ends after the slice at hand. `join` it then."""
+        """Ends after the slice at hand. Join the thread then."""
         self._stopped.set()
 
     # --- the loop that moves events ---
 
-    def run(self) -> None:
+    def _run(self) -> None:
         while not self._stopped.is_set():
             self._carry_out_orders()
             for fetched in self._poll():
@@ -169,7 +176,12 @@ class Folder(threading.Thread):
 
     def _halt(self, shard: Shard, error: LogTruncatedError | UnfoldableError) -> None:
         """Stands still before the event, so as not to skip it; says so everywhere; brings back the key that was being changed."""
-        log.error("shard halted", shard=str(shard.name), problem=str(error), todo="mend the cause and restart; nothing was skipped")
+        log.error(
+            "shard halted",
+            shard=str(shard.name),
+            problem=str(error),
+            todo="mend the cause and restart; nothing was skipped",
+        )
         self._let_go(shard.partition)
         if isinstance(error, UnfoldableError):
             offset = int(error.metadata["offset"])

@@ -12,7 +12,8 @@ from aorist.declare.view import View
 from aorist.engine.checkpoint import Checkpointer
 from aorist.engine.fold import Folder
 from aorist.engine.restore import refold, restore
-from aorist.engine.shard import Phase, Shard
+from aorist.engine.shard import Shard
+from aorist.engine.threads import Fate
 from aorist.errors import LogTruncatedError, NoOwnerError, UnavailableError
 from aorist.ports import EventLog, ShardRows, SnapshotStore
 from aorist.position import Partition, ShardName
@@ -26,19 +27,26 @@ log = structlog.get_logger()
 class Materializer:
     """Folds the shards it is told to hold. Used on the event loop; threads of its own read the log and write snapshots."""
 
-    def __init__(self, views: Iterable[View[Any]], events: EventLog, store: SnapshotStore, checkpoint_interval_s: float) -> None:
+    def __init__(
+        self, views: Iterable[View[Any]], events: EventLog, store: SnapshotStore, checkpoint_interval_s: float
+    ) -> None:
         self.views = {view.name: view for view in views}
         self.shards: dict[ShardName, Shard] = {}
         self._events, self._store = events, store
-        self._folders = {name: Folder(view, events.reader(name), self._repair) for name, view in self.views.items()}
-        self._checkpointer = Checkpointer(lambda: list(self.shards.values()), store, self._commit, checkpoint_interval_s)
+        self.fate = Fate()
+        self._folders = {
+            name: Folder(view, events.reader(name), self._repair, self.fate) for name, view in self.views.items()
+        }
+        self._checkpointer = Checkpointer(
+            lambda: list(self.shards.values()), store, self._commit, checkpoint_interval_s, self.fate
+        )
         self._restoring: dict[ShardName, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Starts the threads."""
         for folder in self._folders.values():
-            folder.start()
-        self._checkpointer.start()
+            folder.thread.start()
+        self._checkpointer.thread.start()
 
     def shard(self, name: ShardName) -> Shard:
         """Raises NoOwnerError when it is not held here."""
@@ -52,7 +60,12 @@ class Materializer:
         view = self.views[name.view]
         topic = view.schema.topic.name
         described = self._events.describe(topic)
-        shard = Shard(view, Partition(topic, name.partition), ShardRows(view.name, view.build, described.id, name.partition), epoch)
+        shard = Shard(
+            view,
+            Partition(topic, name.partition),
+            ShardRows(view.name, view.build, described.id, name.partition),
+            epoch,
+        )
         self.shards[name] = shard
         self._restoring[name] = asyncio.create_task(self._restore(shard))
 
@@ -76,7 +89,7 @@ class Materializer:
         self._checkpointer.stop()
         for folder in self._folders.values():
             folder.stop()
-        for thread in (self._checkpointer, *self._folders.values()):
+        for thread in (self._checkpointer.thread, *(folder.thread for folder in self._folders.values())):
             await asyncio.to_thread(thread.join)
 
     async def _restore(self, shard: Shard) -> None:
@@ -89,7 +102,11 @@ class Materializer:
                 log.error("shard refused", shard=str(shard.name), problem=str(error))
                 shard.halt(str(error))
                 return
-            except UnavailableError as error:
+            except Exception as error:  # a codec is domain code and may raise anything
+                if not isinstance(error, UnavailableError):
+                    log.error("shard refused: its rows cannot be read", shard=str(shard.name), exc_info=error)
+                    shard.halt(f"its rows cannot be read: {type(error).__name__}: {error}")
+                    return
                 log.warning("not restored; trying again", shard=str(shard.name), problem=str(error), rest_s=rest)
                 await asyncio.sleep(rest)
                 rest = min(rest * 2, AGAIN_S[1])
@@ -107,8 +124,8 @@ class Materializer:
             reader.close()
 
     def problems(self) -> list[str]:
-        """Why this process is not healthy: shards that stand still."""
-        return [f"{shard.name}: {shard.problem}" for shard in self.shards.values() if shard.phase is Phase.HALTED]
+        """Why this process is not healthy: shards that stand still or cannot be snapshotted."""
+        return [f"{s.name}: {s.problem or s.trouble}" for s in self.shards.values() if s.problem or s.trouble]
 
     async def settled(self) -> None:
         """Waits until every shard held now can answer, or stands still."""

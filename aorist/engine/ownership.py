@@ -32,10 +32,14 @@ def placement(shard: ShardName, members: Iterable[Member]) -> list[str]:
 class Owner:
     """Keeps one process's shards in step with the registry: claims what it should own, opens it, closes what it lost."""
 
-    def __init__(self, registry: OwnershipRegistry, member: Member, partitions: Mapping[str, int], materializer: Materializer) -> None:
+    def __init__(
+        self, registry: OwnershipRegistry, member: Member, partitions: Mapping[str, int], materializer: Materializer
+    ) -> None:
         """`partitions`: of each view's topic."""
         self._registry, self._member, self._materializer = registry, member, materializer
-        self._shards: Sequence[ShardName] = [ShardName(view, index) for view in member.views for index in range(partitions[view])]
+        self._shards: Sequence[ShardName] = [
+            ShardName(view, index) for view in member.views for index in range(partitions[view])
+        ]
         self._session: Session | None = None
         self._epochs: dict[ShardName, int] = {}
         self.in_step = asyncio.Event()
@@ -79,4 +83,3 @@ class Owner:
         self._epochs.clear()
         if self._session is not None:
             await self._session.leave()
-

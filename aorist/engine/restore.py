@@ -66,7 +66,12 @@ def refold(shard: Shard, upto: int, store: SnapshotStore, reader: LogReader) -> 
                     handlers[field](entry.state, getattr(envelope, field))
                     entry.offset = offset
         shard.put_back(key, entry)
-        log.info("key is back as it was before the event", shard=str(shard.name), key=key.decode(errors="replace"), offset=entry.offset)
+        log.info(
+            "key is back as it was before the event",
+            shard=str(shard.name),
+            key=key.decode(errors="replace"),
+            offset=entry.offset,
+        )
 
 
 def _between(reader: LogReader, shard: Shard, upto: int) -> Iterator[Record]:

@@ -10,7 +10,7 @@ import asyncio
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from threading import Lock
 from typing import Any, NamedTuple
@@ -59,10 +59,11 @@ class Shard:
 
     def __init__(self, view: View[Any], partition: Partition, rows: ShardRows, epoch: int) -> None:
         self.view, self.partition, self.rows, self.epoch = view, partition, rows, epoch
-        self.name = ShardName(view.name, partition.index)
+        self.name = ShardName(view.name, partition.number)
         self.lock = Lock()
         self.phase = Phase.RESTORING
-        self.problem = ""
+        self.problem = ""  # why it stands still
+        self.trouble = ""  # why it has no newer checkpoint
         self.entries: dict[bytes, Entry] = {}
         self.dirty: set[bytes] = set()
         self.broken: dict[bytes, str] = {}  # keys taken out after a failed apply, with the reason
@@ -167,22 +168,27 @@ class Shard:
                 if not self._watched[key]:
                     del self._watched[key]
 
+    def is_fresh(self, read: read_pb2.ReadOptions) -> bool:
+        """Whether an answer given now meets `read`."""
+        offset, staleness = self._asked(read)
+        return self._serves() and self.next_offset > offset and (staleness is None or self.lag().ms <= staleness)
+
+    def _asked(self, read: read_pb2.ReadOptions) -> tuple[int, int | None]:
+        """Offset that an answer must include, and the lag in ms that it may have."""
+        offset = max((p.offset for p in read.at_least if (p.topic, p.partition) == self.partition), default=NOTHING)
+        return offset, read.max_staleness_ms if read.HasField("max_staleness_ms") else None
+
     async def fresh(self, read: read_pb2.ReadOptions, timeout_s: float) -> bool:
         """Waits until an answer meets `read`. Says whether it would be stale (with ON_STALE_RETURN).
 
         Raises NoOwnerError, RestoringError, HaltedError, StaleError.
         """
-        offset = max((p.offset for p in read.at_least if (p.topic, p.partition) == self.partition), default=NOTHING)
-        staleness = read.max_staleness_ms if read.HasField("max_staleness_ms") else None
-
-        def ready() -> bool:
-            return self._serves() and self.next_offset > offset and (staleness is None or self.lag().ms <= staleness)
-
-        if not ready() and timeout_s > 0:
-            await self._until(lambda: ready() or self.phase in (Phase.HALTED, Phase.CLOSED), timeout_s)
+        if not self.is_fresh(read) and timeout_s > 0:
+            await self._until(lambda: self.is_fresh(read) or self.phase in (Phase.HALTED, Phase.CLOSED), timeout_s)
         self.check_held()
-        if ready():
+        if self.is_fresh(read):
             return False
+        offset, staleness = self._asked(read)
         late = StaleError(
             f"{self.name} is at offset {self.next_offset - 1} with {self.lag().ms} ms lag; asked for"
             + (f" offset {offset} or later" if offset >= 0 else "")
@@ -210,7 +216,9 @@ class Shard:
     def _not_yet(self) -> UnavailableError:
         if self.phase is Phase.HALTED:
             return HaltedError(f"{self.name} stands still: {self.problem}")
-        return RestoringError(f"{self.name} is {self.phase.replace('_', ' ').lower()} at offset {self.next_offset} of {self.row_offset + 1}")
+        return RestoringError(
+            f"{self.name} is {self.phase.replace('_', ' ').lower()} at offset {self.next_offset} of {self.row_offset + 1}"
+        )
 
     async def _until(self, ready: Callable[[], bool], timeout_s: float | None) -> None:
         waiter = Waiter(ready, self._loop.create_future())
@@ -219,10 +227,9 @@ class Shard:
                 return
             self._waiters.append(waiter)
         try:
-            async with asyncio.timeout(timeout_s):
-                await waiter.future
-        except TimeoutError:
-            pass  # the caller looks again and says what is missing
+            with suppress(TimeoutError):  # the caller looks again and says what is missing
+                async with asyncio.timeout(timeout_s):
+                    await waiter.future
         finally:
             with self.lock:
                 self._waiters = [w for w in self._waiters if w is not waiter]
@@ -255,7 +262,9 @@ class Shard:
 
     def header(self, *, stale: bool) -> read_pb2.ReadHeader:
         lag = self.lag()
-        header = read_pb2.ReadHeader(lag_events=lag.events, lag_ms=lag.ms, epoch=self.epoch, role=read_pb2.ROLE_OWNER, stale=stale)
+        header = read_pb2.ReadHeader(
+            lag_events=lag.events, lag_ms=lag.ms, epoch=self.epoch, role=read_pb2.ROLE_OWNER, stale=stale
+        )
         header.position.topic, header.position.partition = self.partition
         header.position.offset = self.next_offset - 1
         return header

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,7 +21,9 @@ from aorist.serve.transport import Listener
 from aorist.v1 import position_pb2
 
 
-def serve_commands(listener: Listener, commands: Commands, events: EventLog, max_skew_ms: int, max_unacknowledged_bytes: int) -> None:
+def serve_commands(
+    listener: Listener, commands: Commands, events: EventLog, max_skew_ms: int, max_unacknowledged_bytes: int
+) -> None:
     """Adds the service of `commands` to `listener`."""
     handlers = {}
     for name, command in commands.commands.items():
@@ -60,8 +64,9 @@ class Batch:
 
 
 class CommandStream:
-    """Batches in, cumulative acknowledgements out. Reads on only while less than `limit` bytes are unacknowledged: the rest waits in the
-    sender, by flow control.
+    """Batches in, cumulative acknowledgements out.
+
+    Reads on only while less than `limit` bytes are unacknowledged: the rest waits in the sender, by flow control.
     """
 
     def __init__(self, commands: Commands, command: Command, events: EventLog, max_skew_ms: int, limit: int) -> None:
@@ -72,43 +77,44 @@ class CommandStream:
 
     async def serve(self, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
         """One stream. An error of the log or in the requests ends it, after the acknowledgement of all before."""
-        waiting: asyncio.Queue[Batch | None] = asyncio.Queue()  # bounded by bytes, through `room`
-        room = Room(self._limit)
-        reading = asyncio.create_task(self._read(requests, waiting, room))
+        waiting: deque[Batch] = deque()  # bounded by bytes, through `room`
+        room, arrived = Room(self._limit), asyncio.Event()
+        reading = asyncio.create_task(self._read(requests, waiting, room, arrived))
+        reading.add_done_callback(lambda _: arrived.set())
         try:
-            while (batch := await waiting.get()) is not None:
-                done = [batch]
-                await asyncio.wait((batch.durable,))
-                while not waiting.empty() and (more := waiting._queue[0]) is not None and more.durable.done():  # type: ignore[attr-defined]
-                    done.append(waiting.get_nowait())  # type: ignore[arg-type]
-                good = [b for b in done if b.durable.exception() is None]
-                room.give(sum(b.size for b in done))
+            while await _any(waiting, arrived, reading):
+                await asyncio.wait((waiting[0].durable,))
+                done = list(takewhile(lambda batch: batch.durable.done(), waiting))
+                good = list(takewhile(lambda batch: batch.durable.exception() is None, done))
                 if good:
                     failpoint("after_append")
                     yield self._acknowledge(good)
-                for failed in done[len(good) :]:
-                    failed.durable.result()  # raises
+                for batch in done:
+                    waiting.popleft()
+                    room.give(batch.size)
+                for batch in done[len(good) :]:
+                    batch.durable.result()  # raises
             await reading
         finally:
             reading.cancel()
-            while not waiting.empty():
-                if (left := waiting.get_nowait()) is not None:
-                    left.durable.add_done_callback(lambda durable: durable.cancelled() or durable.exception())  # nobody asks any more
+            for batch in waiting:  # nobody asks any more
+                batch.durable.add_done_callback(lambda durable: durable.cancelled() or durable.exception())
 
-    async def _read(self, requests: AsyncIterator[Any], waiting: asyncio.Queue[Batch | None], room: Room) -> None:
+    async def _read(
+        self, requests: AsyncIterator[Any], waiting: deque[Batch], room: Room, arrived: asyncio.Event
+    ) -> None:
         last = -1
-        try:
-            async for request in requests:
-                if request.sequence <= last:
-                    raise InvalidRequestError([Violation("sequence", f"is {request.sequence} after {last}: it must grow along a stream")])
-                last = request.sequence
-                records, refused = self._sort(getattr(request, self._shape.items))
-                size = max(request.ByteSize(), 1)
-                await room.take(size)
-                durable = asyncio.ensure_future(self._events.append(self._topic, records))  # taken in this order
-                waiting.put_nowait(Batch(last, records, size, durable, refused))
-        finally:
-            waiting.put_nowait(None)
+        async for request in requests:
+            if request.sequence <= last:
+                wrong = f"is {request.sequence} after {last}: it must grow along a stream"
+                raise InvalidRequestError([Violation("sequence", wrong)])
+            last = request.sequence
+            records, refused = self._sort(getattr(request, self._shape.items))
+            size = max(request.ByteSize(), 1)
+            await room.take(size)
+            durable = asyncio.ensure_future(self._events.append(self._topic, records))  # taken in this order
+            waiting.append(Batch(last, records, size, durable, refused))
+            arrived.set()
 
     def _sort(self, items: Sequence[Message]) -> tuple[list[NewRecord], list[tuple[int, list[Violation]]]]:
         records, refused = [], []
@@ -127,10 +133,20 @@ class CommandStream:
             for record, offset in zip(batch.records, batch.durable.result(), strict=True):
                 newest[record.partition] = offset
             for index, broken in batch.refused:
-                getattr(response, shape.refused).add(sequence=batch.sequence, index=index, violations=bad_request(broken))
+                getattr(response, shape.refused).add(
+                    sequence=batch.sequence, index=index, violations=bad_request(broken)
+                )
         positions = [position_pb2.Position(topic=self._topic, partition=p, offset=o) for p, o in sorted(newest.items())]
         getattr(response, shape.positions).extend(positions)
-        return response
+        return response  # type: ignore[no-any-return]
+
+
+async def _any(waiting: deque[Batch], arrived: asyncio.Event, reading: asyncio.Task[None]) -> bool:
+    """Waits for a batch; False when there will be none any more."""
+    while not waiting and not reading.done():
+        arrived.clear()
+        await arrived.wait()
+    return bool(waiting)
 
 
 class Room:

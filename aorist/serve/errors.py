@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -23,11 +24,15 @@ def bad_request(violations: list[Violation]) -> error_details_pb2.BadRequest:
 def status_of(error: AoristError) -> status_pb2.Status:
     """Code, sentence, ErrorInfo(reason, domain, metadata); BadRequest and RetryInfo where they apply."""
     status = status_pb2.Status(code=error.code.value[0], message=str(error))
-    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=getattr(error, "metadata", {}))]
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=getattr(error, "metadata", {}))
+    ]
     if isinstance(error, InvalidRequestError):
         details.append(bad_request(error.violations))
     if error.retry_after_ms is not None:
-        delay = duration_pb2.Duration(nanos=error.retry_after_ms % 1000 * 1_000_000, seconds=error.retry_after_ms // 1000)
+        delay = duration_pb2.Duration(
+            nanos=error.retry_after_ms % 1000 * 1_000_000, seconds=error.retry_after_ms // 1000
+        )
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     for detail in details:
         packed = any_pb2.Any()
@@ -50,7 +55,7 @@ def reason_of(status: status_pb2.Status) -> str:
     return next((info.reason for detail in status.details if detail.Unpack(info)), "")
 
 
-async def abort(context: grpc.aio.ServicerContext, error: AoristError) -> NoReturn:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: AoristError) -> NoReturn:
     """Ends the call with `error`."""
     status = error.status if isinstance(error, RelayedError) else status_of(error)
     await context.abort_with_status(rpc_status.to_status(status))
@@ -62,4 +67,8 @@ def is_transient(status: status_pb2.Status) -> bool:
     return reason_of(status) in TRANSIENT
 
 
-TRANSIENT = {e.reason for e in UnavailableError.__subclasses__() if e.reason in ("NO_OWNER", "UNREACHABLE", "RESTORING", "SHUTTING_DOWN")}
+TRANSIENT = {
+    e.reason
+    for e in UnavailableError.__subclasses__()
+    if e.reason in ("NO_OWNER", "UNREACHABLE", "RESTORING", "SHUTTING_DOWN")
+}

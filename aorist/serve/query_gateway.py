@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from aorist.declare.queries import Queries, QueryShape
 from aorist.declare.schema import EventSchema
 from aorist.errors import AoristError, InvalidRequestError, StaleError, Violation
+from aorist.position import ShardName
 from aorist.serve.errors import RelayedError, reason_of
 from aorist.serve.routing import Router
 from aorist.serve.rules import Rules
@@ -56,7 +57,9 @@ class Gateway:
     async def get(self, request: Any) -> bytes:
         """One key: the owner's answer, passed on as it is."""
         self._rules.check(request)
-        answer = await self._router.ask(self._question(request, self._partition_for(request), self._key_of(request)), self._deadline(request))
+        answer = await self._router.ask(
+            self._question(request, self._partition_for(request), self._key_of(request)), self._deadline(request)
+        )
         return answer.response
 
     async def watch(self, request: Any) -> AsyncIterator[bytes]:
@@ -75,7 +78,9 @@ class Gateway:
         self._rules.check(request)
         size = request.page_size or self._limits.default_page_size
         if size > self._limits.max_page_size:
-            raise InvalidRequestError([Violation("page_size", f"is {size}, at most {self._limits.max_page_size} are given at once")])
+            raise InvalidRequestError(
+                [Violation("page_size", f"is {size}, at most {self._limits.max_page_size} are given at once")]
+            )
         after, deadline = _decode_token(request.page_token), self._deadline(request)
         asked = [self._ask_page(request, partition, after, size, deadline) for partition in range(self._partitions)]
         results = await asyncio.gather(*asked)
@@ -99,7 +104,9 @@ class Gateway:
         response.next_page_token = _encode_token(last) if last is not None else ""
         return response  # type: ignore[no-any-return]
 
-    async def _ask_page(self, request: Any, partition: int, after: bytes, size: int, deadline: float) -> worker_pb2.Page | AoristError:
+    async def _ask_page(
+        self, request: Any, partition: int, after: bytes, size: int, deadline: float
+    ) -> worker_pb2.Page | AoristError:
         question = self._question(request, partition, b"")
         question.after_key, question.limit = after, size
         try:
@@ -122,7 +129,14 @@ class Gateway:
         read: read_pb2.ReadOptions = getattr(request, self._shape.read)
         wait_ms = read.max_wait_ms if read.HasField("max_wait_ms") else self._limits.max_wait_ms
         if wait_ms > self._limits.max_wait_limit_ms:
-            raise InvalidRequestError([Violation(f"{self._shape.read}.max_wait_ms", f"is {wait_ms}, at most {self._limits.max_wait_limit_ms} are waited")])
+            raise InvalidRequestError(
+                [
+                    Violation(
+                        f"{self._shape.read}.max_wait_ms",
+                        f"is {wait_ms}, at most {self._limits.max_wait_limit_ms} are waited",
+                    )
+                ]
+            )
         return time.monotonic() + wait_ms / 1000
 
 
@@ -155,7 +169,14 @@ def _decode_token(token: str) -> bytes:
     except ValueError:
         data = b""
     if not data.startswith(TOKEN):
-        raise InvalidRequestError([Violation("page_token", "is not a token of this service: pass on next_page_token of the page before, or nothing")])
+        raise InvalidRequestError(
+            [
+                Violation(
+                    "page_token",
+                    "is not a token of this service: pass on next_page_token of the page before, or nothing",
+                )
+            ]
+        )
     return data[len(TOKEN) :]
 
 
@@ -163,24 +184,45 @@ def serve_status(listener: Listener, router: Router, partitions: dict[str, int],
     """Adds `aorist.v1.StatusService` for the whole system. `partitions`: of each view."""
 
     async def status(_: status_pb2.GetStatusRequest) -> status_pb2.GetStatusResponse:
-        shards, seen = [], set()
+        shards: list[status_pb2.ShardStatus] = []
+        seen: set[ShardName] = set()
         for member, address, answer in await router.status(timeout_s):
             if isinstance(answer, AoristError):
                 claimed = [name for name, claim in router.ownership.claims.items() if claim.member == member]
                 shards += [
-                    status_pb2.ShardStatus(view=n.view, partition=n.partition, member=member, address=address, phase="UNREACHABLE", problem=str(answer), offset=-1, checkpoint_offset=-1, checkpoint_age_ms=-1)
+                    status_pb2.ShardStatus(
+                        view=n.view,
+                        partition=n.partition,
+                        member=member,
+                        address=address,
+                        phase="UNREACHABLE",
+                        problem=str(answer),
+                        offset=-1,
+                        checkpoint_offset=-1,
+                        checkpoint_age_ms=-1,
+                    )
                     for n in claimed
                 ]
                 seen |= set(claimed)
                 continue
             for shard in answer.shards:
                 shard.address = address
-                seen.add((shard.view, shard.partition))
+                seen.add(ShardName(shard.view, shard.partition))
                 shards.append(shard)
         for view, count in partitions.items():
             for partition in range(count):
-                if (view, partition) not in seen:
-                    shards.append(status_pb2.ShardStatus(view=view, partition=partition, phase="NO_OWNER", problem="nobody owns it", offset=-1, checkpoint_offset=-1, checkpoint_age_ms=-1))
+                if ShardName(view, partition) not in seen:
+                    shards.append(
+                        status_pb2.ShardStatus(
+                            view=view,
+                            partition=partition,
+                            phase="NO_OWNER",
+                            problem="nobody owns it",
+                            offset=-1,
+                            checkpoint_offset=-1,
+                            checkpoint_age_ms=-1,
+                        )
+                    )
         return status_pb2.GetStatusResponse(shards=sorted(shards, key=lambda s: (s.view, s.partition, s.member)))
 
     listener.add("aorist.v1.StatusService", {"GetStatus": listener.unary(status, status_pb2.GetStatusRequest)})

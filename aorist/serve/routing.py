@@ -6,17 +6,18 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import structlog
+from grpc_status import rpc_status
 
 from aorist.errors import AoristError, NoOwnerError, OverloadedError, UnreachableError
 from aorist.ports import Claim, Ownership, OwnershipRegistry
 from aorist.position import NOTHING, ShardName
 from aorist.serve.errors import RelayedError, is_transient
-from aorist.v1 import position_pb2, status_pb2, worker_pb2, worker_pb2_grpc
-from aorist.v1 import status_pb2_grpc
+from aorist.v1 import position_pb2, status_pb2, status_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 IN_FLIGHT = 4
 """Calls to one worker at once: the next batch gathers meanwhile."""
@@ -41,7 +42,11 @@ class Worker:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        options = [("grpc.max_receive_message_length", -1), ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000)]
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
         self._status = status_pb2_grpc.StatusServiceStub(self._channel)
@@ -82,7 +87,9 @@ class Worker:
         except grpc.aio.AioRpcError as error:
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(UnreachableError(f"worker {self.address}: {error.code().name}: {error.details()}"))
+                    future.set_exception(
+                        UnreachableError(f"worker {self.address}: {error.code().name}: {error.details()}")
+                    )
             return
         for (_, future), answer in zip(batch, response.answers, strict=True):
             if not future.done():
@@ -93,7 +100,7 @@ class Worker:
         return self._stub.Watch(request)  # type: ignore[return-value]  # a call is an async iterator
 
     async def status(self, timeout_s: float) -> status_pb2.GetStatusResponse:
-        return await self._status.GetStatus(status_pb2.GetStatusRequest(), timeout=timeout_s)  # type: ignore[no-any-return,misc]
+        return await self._status.GetStatus(status_pb2.GetStatusRequest(), timeout=timeout_s)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -136,7 +143,9 @@ class Router:
                 answer = await self._worker(claim).ask(question)
                 if answer.WhichOneof("result") != "error" and answer.epoch >= claim.epoch:
                     return answer
-                failure: AoristError = RelayedError(answer.error) if answer.HasField("error") else NoOwnerError(f"{shard} has moved on")
+                failure: AoristError = (
+                    RelayedError(answer.error) if answer.HasField("error") else NoOwnerError(f"{shard} has moved on")
+                )
                 if answer.HasField("error") and not is_transient(answer.error):
                     raise failure
             except (NoOwnerError, UnreachableError) as error:
@@ -144,7 +153,9 @@ class Router:
             if not await _before(deadline, changed):
                 raise failure
 
-    async def watch(self, question: worker_pb2.Question, min_interval_ms: int, patience_s: float) -> AsyncIterator[bytes]:
+    async def watch(
+        self, question: worker_pb2.Question, min_interval_ms: int, patience_s: float
+    ) -> AsyncIterator[bytes]:
         """Answers about one key, now and whenever it changes, across changes of owner: positions never go back.
 
         Raises what `ask` raises, when nobody has answered for `patience_s`.
@@ -156,7 +167,9 @@ class Router:
             question.timeout_ms = max(0, int((deadline - time.monotonic()) * 1000))
             try:
                 worker = self._worker(self._claim(shard))
-                async for answer in worker.watch(worker_pb2.WatchRequest(question=question, min_interval_ms=min_interval_ms)):
+                async for answer in worker.watch(
+                    worker_pb2.WatchRequest(question=question, min_interval_ms=min_interval_ms)
+                ):
                     if answer.epoch >= epoch and (answer.offset > offset or offset == NOTHING):
                         offset, epoch = answer.offset, answer.epoch
                         yield answer.response
@@ -208,16 +221,12 @@ async def _before(deadline: float, changed: asyncio.Event) -> bool:
     left = deadline - time.monotonic()
     if left <= 0:
         return False
-    try:
+    with suppress(TimeoutError):  # ask again all the same: not everything that changes is in the registry
         await asyncio.wait_for(changed.wait(), min(AGAIN_S, left))
-    except TimeoutError:
-        pass  # ask again all the same: not everything that changes is in the registry
     return True
 
 
 def _relayed(error: grpc.aio.AioRpcError, address: str) -> AoristError:
-    from grpc_status import rpc_status
-
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an error is a call
     if status is not None:
         return RelayedError(status)

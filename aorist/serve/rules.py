@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from protovalidate import Validator
 
+from aorist.declare.descriptors import Descriptor
 from aorist.errors import InvalidRequestError, Violation
 from aorist.v1 import options_pb2
 
@@ -45,7 +45,9 @@ def _checks(descriptor: Descriptor, prefix: str, max_skew_ms: int) -> Iterator[C
             yield _unique(path, options.Extensions[options_pb2.unique_by])
         elif options.Extensions[options_pb2.event_time_us]:
             yield _not_ahead(path, max_skew_ms)
-        elif field.message_type is not None and not field.is_repeated and field.message_type.file.package != "aorist.v1":
+        elif (
+            field.message_type is not None and not field.is_repeated and field.message_type.file.package != "aorist.v1"
+        ):
             yield from _checks(field.message_type, f"{path}.", max_skew_ms)
 
 
@@ -67,7 +69,10 @@ def _not_ahead(path: str, max_skew_ms: int) -> Check:
     def check(message: Any) -> Iterator[Violation]:
         ahead_ms = read(message) // 1000 - time.time_ns() // 1_000_000
         if ahead_ms > max_skew_ms:
-            yield Violation(path, f"is {ahead_ms} ms ahead of the gateway's clock, at most {max_skew_ms} are allowed: check the sender's clock and unit")
+            yield Violation(
+                path,
+                f"is {ahead_ms} ms ahead of the gateway's clock, at most {max_skew_ms} are allowed: check the sender's clock and unit",
+            )
 
     return check
 

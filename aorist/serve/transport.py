@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import structlog
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=Message)
 Unary = Callable[[Any], Awaitable[Message | bytes]]
 ServerStream = Callable[[Any], AsyncIterator[Message | bytes]]
 BothStream = Callable[[AsyncIterator[Any]], AsyncIterator[Message]]
-Handler = grpc.RpcMethodHandler
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class BugError(AoristError):
@@ -66,11 +66,13 @@ class Listener:
             port = self._server.add_insecure_port(self._address)
             await self._server.start()
         except (RuntimeError, OSError) as error:
-            raise SettingError(f"cannot listen on {self._address} ({error}): is another process there? choose another port, or 0 for any") from None
-        await self.set_serving(False)
+            raise SettingError(
+                f"cannot listen on {self._address} ({error}): is another process there? choose another port, or 0 for any"
+            ) from None
+        await self.set_serving(serving=False)
         return f"{host}:{port}"
 
-    async def set_serving(self, serving: bool) -> None:
+    async def set_serving(self, *, serving: bool) -> None:
         """What health checks see, for the server as a whole and for each service."""
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *self._services):
@@ -89,35 +91,37 @@ class Listener:
     def unary(self, function: Unary, request: type[Message]) -> Handler:
         """One request, one answer (a message, or its bytes)."""
 
-        async def call(data: bytes, context: grpc.aio.ServicerContext) -> Message | bytes:
+        async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message | bytes:
             with _InFlight(self._calls):
                 try:
                     self._check_open()
                     return await function(_parse(request, data))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  # whatever it is, the caller is told and the log has it
                     await _fail(context, error)
 
-        return grpc.unary_unary_rpc_method_handler(call, None, _bytes)  # type: ignore[arg-type]  # aio handlers are not in the stubs
+        return grpc.unary_unary_rpc_method_handler(call, None, _bytes)
 
     def server_stream(self, function: ServerStream, request: type[Message]) -> Handler:
         """One request, many answers. Ends with SHUTTING_DOWN when the listener drains."""
 
-        async def call(data: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[Message | bytes]:
+        async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message | bytes]:
             with _InFlight(self._calls):
                 try:
                     self._check_open()
                     async for answer in self._until_draining(function(_parse(request, data))):
                         yield answer
                     self._check_open()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  # whatever it is, the caller is told and the log has it
                     await _fail(context, error)
 
-        return grpc.unary_stream_rpc_method_handler(call, None, _bytes)  # type: ignore[arg-type]
+        return grpc.unary_stream_rpc_method_handler(call, None, _bytes)
 
     def both_stream(self, function: BothStream, request: type[Message]) -> Handler:
         """Many requests, many answers. When the listener drains, requests end; the answers to what was read still go out."""
 
-        async def call(data: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[Message]:
+        async def call(
+            data: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Message]:
             async def requests() -> AsyncIterator[Message]:
                 async for one in self._until_draining(data):
                     yield _parse(request, one)
@@ -128,26 +132,25 @@ class Listener:
                     async for answer in function(requests()):
                         yield answer
                     self._check_open()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  # whatever it is, the caller is told and the log has it
                     await _fail(context, error)
 
-        return grpc.stream_stream_rpc_method_handler(call, None, _bytes)  # type: ignore[arg-type]
+        return grpc.stream_stream_rpc_method_handler(call, None, _bytes)
 
     def _check_open(self) -> None:
         if self._draining.is_set():
             raise ShuttingDownError("this process is shutting down: connect again, to another one or to its successor")
 
     async def _until_draining(self, items: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """`items`, until they end or the listener drains."""
+        """`items`, until they end or the listener drains. Whatever `items` waits for is cancelled when nobody follows any more."""
         draining = asyncio.create_task(self._draining.wait())
-        following = items.__aiter__()
+        coming: asyncio.Future[Any] = draining
+        following = aiter(items)
         try:
             while True:
                 coming = asyncio.ensure_future(anext(following))
                 await asyncio.wait((coming, draining), return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait((coming,))
                     return
                 try:
                     yield coming.result()
@@ -155,6 +158,8 @@ class Listener:
                     return
         finally:
             draining.cancel()
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
 
 class _InFlight:
@@ -177,7 +182,7 @@ def _server(transport: str, options: Iterable[tuple[str, Any]]) -> Any:
     if transport == "grpcio":
         return grpc.aio.server(options=list(options))
     if transport == "native":
-        import pygrpc_native.aio
+        import pygrpc_native.aio  # noqa: PLC0415  # only where it serves
 
         return pygrpc_native.aio.server(options=list(options))
     raise SettingError(f"transport is `{transport}`: there are `native` and `grpcio`")
@@ -194,10 +199,10 @@ def _parse(request: type[M], data: bytes) -> M:
         raise InvalidRequestError([Violation("", f"not a {request.DESCRIPTOR.full_name}: {error}")]) from None
 
 
-async def _fail(context: grpc.aio.ServicerContext, error: Exception) -> NoReturn:
+async def _fail(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, AoristError):
         await abort(context, error)
-    log.exception("a call failed in a way it should not", exc_info=error)
+    log.error("a call failed in a way it should not", exc_info=error)
     await abort(context, BugError(f"{type(error).__name__}: see the server's log"))

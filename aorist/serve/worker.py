@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from google.protobuf.message import Message
 
@@ -50,18 +50,34 @@ class WorkerService:
 
     async def ask(self, request: worker_pb2.AskRequest) -> worker_pb2.AskResponse:
         """All answers, in order. Those that need not wait are given at once; the others wait side by side."""
-        if len(request.questions) == 1:
-            return worker_pb2.AskResponse(answers=[await self._answer(request.questions[0])])
-        return worker_pb2.AskResponse(answers=await asyncio.gather(*map(self._answer, request.questions)))
+        answers: dict[int, worker_pb2.Answer] = {}
+        late: dict[int, Awaitable[worker_pb2.Answer]] = {}
+        for index, question in enumerate(request.questions):
+            shard = self._materializer.shards.get(ShardName(question.view, question.partition))
+            if shard is not None and not shard.is_fresh(question.read):
+                late[index] = self._wait_and_answer(question)
+            else:
+                answers[index] = self._answer(question, stale=False)
+        if late:
+            answers |= zip(late, await asyncio.gather(*late.values()), strict=True)
+        return worker_pb2.AskResponse(answers=[answers[index] for index in range(len(request.questions))])
 
-    async def _answer(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+    async def _wait_and_answer(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+        try:
+            shard = self._materializer.shard(ShardName(question.view, question.partition))
+            return self._answer(question, stale=await shard.fresh(question.read, question.timeout_ms / 1000))
+        except AoristError as error:
+            return worker_pb2.Answer(error=status_of(error))
+
+    def _answer(self, question: worker_pb2.Question, *, stale: bool) -> worker_pb2.Answer:
         try:
             shard, query, ask = self._find(question)
-            stale = await shard.fresh(question.read, question.timeout_ms / 1000)
             if query.shape.kind == "list":
                 answer = worker_pb2.Answer(page=_page(shard, query, ask, question, stale=stale), epoch=shard.epoch)
             else:
-                answer = worker_pb2.Answer(response=_one(shard, query, ask, question.key, stale=stale)[0], epoch=shard.epoch)
+                answer = worker_pb2.Answer(
+                    response=_one(shard, query, ask, question.key, stale=stale)[0], epoch=shard.epoch
+                )
             shard.check_held()
             self._check_lease()  # after the answer was built: it was true while we owned the shard
             return answer
@@ -90,7 +106,14 @@ class WorkerService:
         shard = self._materializer.shard(ShardName(question.view, question.partition))
         query = shard.view.queries.get(question.request_type)
         if query is None:
-            raise InvalidRequestError([Violation("request_type", f"view `{question.view}` answers no {question.request_type}: is the gateway of another version?")])
+            raise InvalidRequestError(
+                [
+                    Violation(
+                        "request_type",
+                        f"view `{question.view}` answers no {question.request_type}: is the gateway of another version?",
+                    )
+                ]
+            )
         return shard, query, query.shape.request.FromString(question.request)
 
 
@@ -99,7 +122,8 @@ def _one(shard: Shard, query: Query, ask: Message, key: bytes, *, stale: bool) -
     with shard.lock:
         entry = shard.entry(key)
         if entry is None:
-            raise UnknownKeyError(f"{shard.view.name} knows no {key.decode(errors='replace')}: no event of it has been folded up to {shard.partition}@{shard.next_offset - 1}")
+            known = f"no event of it has been folded up to {shard.partition}@{shard.next_offset - 1}"
+            raise UnknownKeyError(f"{shard.view.name} knows no {key.decode(errors='replace')}: {known}")
         response = query.function(entry.state, ask)
         assert response is not None
         query.shape.fill_in_key(response, shard.view.schema.key, key)
@@ -121,13 +145,11 @@ def _page(shard: Shard, query: Query, ask: Message, question: worker_pb2.Questio
 
 def _add_chunk(page: worker_pb2.Page, shard: Shard, query: Query, ask: Message, limit: int) -> bool:
     """Says whether to go on."""
-    examined = 0
-    for key in shard.keys_after(page.last_key):
+    for examined, key in enumerate(shard.keys_after(page.last_key)):
         if len(page.entries) >= limit:
             return False
         if examined == CHUNK:
             return True
-        examined += 1
         page.last_key = key
         entry = shard.entry(key)
         item = query.function(entry.state, ask) if entry else None
@@ -157,5 +179,5 @@ def shard_status(shard: Shard, member: str) -> status_pb2.ShardStatus:
             checkpoint_offset=checkpoint.next_offset - 1 if checkpoint else NOTHING,
             checkpoint_age_ms=max(0, (time.time_ns() // 1000 - checkpoint.time_us) // 1000) if checkpoint else -1,
             unknown_events=shard.unknown_events,
-            problem=shard.problem,
+            problem=shard.problem or shard.trouble,
         )

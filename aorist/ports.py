@@ -218,6 +218,10 @@ class Session(Protocol):
         """`time.monotonic()` until which nobody else can have been given this member's shards; math.inf where there is no lease."""
         ...
 
+    async def ended(self) -> None:
+        """Returns once the presence is over: it was left, or its lease ran out and everything claimed under it is free to others."""
+        ...
+
     async def claim(self, shard: ShardName, seen_epoch: int) -> int | None:
         """Takes the shard if its claim still has `seen_epoch` (0: is unclaimed). Returns the new epoch; None: somebody was faster."""
         ...

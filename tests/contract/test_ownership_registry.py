@@ -235,3 +235,15 @@ async def test_closing_ends_watches_and_sessions(registries: RegistryHarness) ->
     await registries.registry.close()
     assert await asyncio.wait_for(watching, PATIENCE_S) >= 1
     assert session.valid_until() <= time.monotonic()
+
+
+async def test_a_session_says_when_it_has_ended(registries: RegistryHarness) -> None:
+    left = await registries.registry.join(_member("a"))
+    ended = asyncio.create_task(left.ended())
+    await asyncio.sleep(0)
+    assert not ended.done()
+    await left.leave()
+    await asyncio.wait_for(ended, PATIENCE_S)
+    closed = await registries.registry.join(_member("b"))
+    await registries.restart()
+    await asyncio.wait_for(closed.ended(), PATIENCE_S)

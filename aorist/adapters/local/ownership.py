@@ -19,6 +19,7 @@ class LocalOwnershipRegistry:
         self.change = asyncio.Lock()  # held from looking at a claim until its change is in force
         self._changed = asyncio.Event()
         self.closed = False
+        self.sessions: set[LocalSession] = set()
         self.now = Ownership(next_revision())  # taken here too, so that a watch after a restart shows no older revision
 
     async def join(self, member: Member) -> LocalSession:
@@ -49,6 +50,8 @@ class LocalOwnershipRegistry:
         async with self.change:
             if not self.closed:
                 self.closed = True
+                for session in list(self.sessions):
+                    session.end()
                 self._tell()
 
     async def revision(self) -> int:
@@ -72,6 +75,8 @@ class LocalSession:
         self._registry = registry
         self._member = member
         self._left = False
+        self._ended = asyncio.Event()
+        registry.sessions.add(self)
 
     def valid_until(self) -> float:
         return -math.inf if self._over() else math.inf
@@ -104,6 +109,15 @@ class LocalSession:
             claims = {shard: claim for shard, claim in now.claims.items() if claim.member != self._member}
             self._registry.become(await self._registry.revision(), members, claims)
             self._left = True
+            self.end()
+
+    async def ended(self) -> None:
+        await self._ended.wait()
+
+    def end(self) -> None:
+        """Called when the session is over, by itself or by the registry."""
+        self._registry.sessions.discard(self)
+        self._ended.set()
 
     def _over(self) -> bool:
         return self._left or self._registry.closed

@@ -130,6 +130,10 @@ class Broker(Server):
             "share.coordinator.state.topic.min.isr": str(in_sync),
             "share.coordinator.state.topic.num.partitions": few,
             "group.initial.rebalance.delay.ms": "0",
+            # A killed broker is not let in again, nor another made leader in its place, before its session has ended:
+            # 9 s by default.
+            "broker.session.timeout.ms": "4000",
+            "broker.heartbeat.interval.ms": "500",
             # A quarter of the heap by default; enough for 600,000 keys per round of compaction.
             "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
             **self._settings,

@@ -71,7 +71,7 @@ class Server(ABC):
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         deadline = time.monotonic() + timeout_s
-        while not self._answers():
+        while not (self._answers() and self.running):  # a stranger on our port would answer, too
             code = self._child.poll() if self._child else None
             if code is not None or self._child is None:
                 why = f"ended with code {code} before it answered on {self.address}"

@@ -55,7 +55,7 @@ def run_demo(
         if chosen.get("db") is None:
             chosen["db"] = str(Path(folder) / "demo.db")
         settings, origins = here.settings(chosen)
-        if origins["listen"] == "default" and _is_taken(settings.listen):
+        if origins["listen"] == "default" and is_taken(settings.listen):
             settings, origins = here.settings({**chosen, "listen": "127.0.0.1:0"})
         # What is no news is not written across the table, unless it was asked for.
         set_up_logging("warning" if origins["log_level"] == "default" else settings.log_level, settings.log_format)
@@ -70,7 +70,7 @@ def _listed_view(project: Project) -> str:
     raise SettingError("no view of this project can be listed, so that a demo would have nothing to show")
 
 
-def _is_taken(address: str) -> bool:
+def is_taken(address: str) -> bool:
     host, port = parse_address(address, "listen")
     with socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -30,9 +30,15 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, grpc.RpcError):
         return explained(error, "the gateway")
     if isinstance(error, BaseExceptionGroup):
-        return "; ".join(dict.fromkeys(sentence(one) for one in error.exceptions))
+        return "; ".join(dict.fromkeys(sentence(one) for one in _leaves(error)))
     if isinstance(error, OSError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return " ".join(f"{type(error).__name__}: {error}".split()) + f"{where}; --debug shows how it came to this"
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for one in error.exceptions for leaf in _leaves(one)]
+    return [error]

@@ -32,8 +32,12 @@ class Aorist(click.Group):
         plugged = plugged_in(ctx.ensure_object(Here))
         for title, names in (("Commands", list(COMMANDS)), ("Commands of this project", sorted(plugged))):
             found = [(name, self.get_command(ctx, name)) for name in names]
-            with formatter.section(title):
-                formatter.write_dl([(name, c.get_short_help_str(90)) for name, c in found if c and not c.hidden])
+            shown = [
+                (name, command.get_short_help_str(90)) for name, command in found if command and not command.hidden
+            ]
+            if shown:
+                with formatter.section(title):
+                    formatter.write_dl(shown)
 
     def invoke(self, ctx: click.Context) -> object:
         try:

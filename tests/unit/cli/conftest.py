@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from click.testing import CliRunner, Result
 
 from aorist.cli.main import aorist
-from tests.unit.cli.double import Arms, Gateway
+from tests.unit.cli.double import Arms, Gateway, Server
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,3 +58,12 @@ def run() -> Callable[..., Result]:
         return CliRunner(env=environ).invoke(aorist, list(arguments), prog_name="aorist")
 
     return run
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    double = Server()
+    module: Any = types.ModuleType("aorist.app")
+    module.serve_dev = double.serve_dev
+    monkeypatch.setitem(sys.modules, "aorist.app", module)
+    return double

@@ -1,10 +1,12 @@
-"""A gateway that answers what a test tells it to, over real gRPC."""
+"""Doubles: a gateway that answers what a test tells it to, over real gRPC; a server that only says that it is ready."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -12,12 +14,16 @@ from google.protobuf import any_pb2
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from aorist.settings import Settings
 from aorist.v1 import position_pb2, read_pb2
 from aorist.v1 import status_pb2 as shards_pb2
 from aorist.v1 import status_pb2_grpc as shards_grpc
 from fleet.arms.v1 import queries_pb2, queries_pb2_grpc
 
 TOPIC = "fleet.arms.v1"
+
+PATIENCE_S = 20
+"""For what should take no time: so that a fault fails a test instead of holding it."""
 
 Context = grpc.ServicerContext
 
@@ -88,3 +94,24 @@ class Gateway:
     def stop(self) -> None:
         self.arms.gone.set()
         self._server.stop(None).wait()
+
+
+@dataclass
+class Server:
+    """In place of the composition root. `serves`: runs once ready; without it, waits to be stopped."""
+
+    address: str = "127.0.0.1:4711"
+    settings: list[Settings] = field(default_factory=list)
+    stopped: bool = False
+    serves: Callable[[asyncio.Event], Awaitable[None]] | None = None
+
+    async def serve_dev(
+        self, project: Any, settings: Settings, on_ready: Callable[[str], None], stop: asyncio.Event
+    ) -> None:
+        self.settings.append(settings)
+        on_ready(self.address)
+        if self.serves is not None:
+            await self.serves(stop)
+        async with asyncio.timeout(PATIENCE_S):
+            await stop.wait()
+        self.stopped = True

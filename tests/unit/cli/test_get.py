@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -88,6 +89,25 @@ def test_a_gateway_that_does_not_answer_in_time_is_given_up(run: Run, gateway: G
     result = run("get", "arm_position", "r1", "--timeout", "0.05", "--address", gateway.address)
     assert result.exit_code == 1
     assert f"aorist: {gateway.address} did not answer in time: give it longer with --timeout" in result.stderr
+
+
+def test_a_wait_for_freshness_comes_on_top_of_the_timeout(run: Run, gateway: Gateway, arms: Arms) -> None:
+    def slow(ask: Any, context: Any) -> Any:
+        left_s.append(context.time_remaining())
+        return GetArmPositionResponse(header=header(), arm=arm(ask.arm_id))
+
+    left_s: list[float] = []
+    arms.get = slow
+    run("get", "arm_position", "r1", "--timeout", "5", "--max-wait-ms", "60000", "--address", gateway.address)
+    assert 60 < left_s[0] <= 65
+
+
+def test_no_proxy_comes_between(run: Run, gateway: Gateway, answered: Arms, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("grpc_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert run("get", "arm_position", "r1", "--address", gateway.address).exit_code == 0
 
 
 def test_a_gateway_that_is_not_there_is_named(run: Run, gateway: Gateway) -> None:

@@ -99,6 +99,13 @@ def test_a_broken_plugin_is_one_line_and_breaks_nothing_else(
     assert run("config").stderr == ""
 
 
+def test_a_broken_plugin_is_told_of_once_and_the_other_one_works(run: Run, plugged: Callable[..., Path]) -> None:
+    plugged(plugins='["moves", "absent"]')
+    result = run("--help")
+    assert "Makes the robots dance." in result.stdout
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_an_unknown_command_is_wrong_use(run: Run) -> None:
     assert run("gett").exit_code == 2
 

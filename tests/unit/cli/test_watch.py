@@ -88,6 +88,43 @@ def test_it_gives_up_after_a_while_without_any_answer(run: Run, gateway: Gateway
     assert result.stderr.startswith(f"aorist: no answer from {gateway.address} for 0 s; last: cannot reach")
 
 
+def test_it_gives_up_keys_alike(run: Run, gateway: Gateway) -> None:
+    gateway.stop()
+    result = run("watch", "arm_position", "r1", "--give-up-after", "0", "--address", gateway.address)
+    assert result.exit_code == 1
+    assert f"no answer from {gateway.address} for 0 s" in result.stderr
+
+
+async def test_a_key_that_rests_is_not_given_up(feed: Feed, arms: Arms) -> None:
+    def watch(ask: Any, context: Any) -> Iterator[Any]:
+        if ask.arm_id == "nope":
+            refuse(context, grpc.StatusCode.NOT_FOUND, "never reported")
+        yield WatchArmPositionResponse(header=header(), arm=arm(ask.arm_id, 1.0))
+        arms.gone.wait()
+
+    arms.watch = watch
+    heard = set()
+    async for sheet in feed.of_keys(query("watch"), [("r1",), ("nope",)]):
+        heard.add(sheet.heard)
+        if len(heard) == 3:
+            break
+    arms.gone.set()
+
+
+async def test_refusals_alone_are_no_answer(feed: Feed, arms: Arms) -> None:
+    def watch(ask: Any, context: Any) -> Iterator[Any]:
+        refuse(context, grpc.StatusCode.NOT_FOUND, "never reported")
+        yield
+
+    arms.watch = watch
+    heard = []
+    async for sheet in feed.of_keys(query("watch"), [("r1",)]):
+        heard.append(sheet.heard)
+        if len(heard) == 3:
+            break
+    assert len(set(heard)) == 1
+
+
 async def test_a_failed_look_keeps_the_rows_names_the_problem_and_goes_on(feed: Feed, arms: Arms) -> None:
     def list_(ask: Any, context: Any) -> Any:
         if len(arms.asked) == 2:

@@ -92,14 +92,14 @@ def test_a_gateway_that_does_not_answer_in_time_is_given_up(run: Run, gateway: G
 
 
 def test_a_wait_for_freshness_comes_on_top_of_the_timeout(run: Run, gateway: Gateway, arms: Arms) -> None:
-    def slow(ask: Any, context: Any) -> Any:
+    def timed(ask: Any, context: Any) -> Any:
         left_s.append(context.time_remaining())
         return GetArmPositionResponse(header=header(), arm=arm(ask.arm_id))
 
     left_s: list[float] = []
-    arms.get = slow
+    arms.get = timed
     run("get", "arm_position", "r1", "--timeout", "5", "--max-wait-ms", "60000", "--address", gateway.address)
-    assert 60 < left_s[0] <= 65
+    assert 60 < left_s[0] < 66  # on the wire, deadlines are rounded up
 
 
 def test_no_proxy_comes_between(run: Run, gateway: Gateway, answered: Arms, monkeypatch: pytest.MonkeyPatch) -> None:

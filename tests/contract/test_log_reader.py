@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -57,10 +58,20 @@ async def test_a_waiting_poll_returns_when_something_is_appended(logs: LogHarnes
     reader = logs.log.reader("test")
     reader.assign(partition, 0)
     read_to_end(reader, [partition])
-    poll = asyncio.create_task(asyncio.to_thread(reader.poll, 10, 10 * PATIENCE_S))
-    await logs.log.append(topic, [NewRecord(0, b"k", b"v")])
-    (fetched,) = await asyncio.wait_for(poll, PATIENCE_S)
-    assert [value for _, _, value in fetched.records] == [b"v"]
+    started = threading.Event()
+
+    def poll() -> list[bytes | None]:
+        started.set()
+        return [value for fetched in reader.poll(10, 10 * PATIENCE_S) for _, _, value in fetched.records]
+
+    for turn in range(20):  # in most of them it does wait when the append comes
+        started.clear()
+        polling = asyncio.create_task(asyncio.to_thread(poll))
+        await asyncio.to_thread(started.wait, PATIENCE_S)
+        for _ in range(20):
+            logs.log.bounds(partition)
+        await logs.log.append(topic, [NewRecord(0, b"k", b"%d" % turn)])
+        assert await asyncio.wait_for(polling, PATIENCE_S) == [b"%d" % turn]
 
 
 async def test_no_more_than_asked_for(logs: LogHarness, topic: str) -> None:

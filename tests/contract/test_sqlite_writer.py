@@ -127,11 +127,14 @@ async def test_a_full_disk_is_told_and_passes(database: Database, log: SqliteEve
     assert store.read_row(shard, b"k") == rows[0]
 
 
-async def test_a_locked_file_is_told_to_all_and_passes(path: Path, database: Database, log: SqliteEventLog) -> None:
+async def test_a_locked_file_is_told_to_all_and_passes(
+    path: Path, database: Database, log: SqliteEventLog, caplog: pytest.LogCaptureFixture
+) -> None:
     stranger = sqlite3.connect(path, isolation_level=None)
     stranger.execute("BEGIN IMMEDIATE")
     results = await asyncio.gather(*(log.append("topic", [RECORD]) for _ in range(10)), return_exceptions=True)
     assert {type(result) for result in results} == {LogUnavailableError}
+    assert len(caplog.records) == 1, "each would wait for as long as the first"
     stranger.execute("ROLLBACK")
     stranger.close()
     assert list(await log.append("topic", [RECORD])) == [0]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from aorist.declare.descriptors import Descriptor, MethodDescriptor, class_of
-from aorist.declare.handlers import message_type, misdeclared, place_of, signature_of
+from aorist.declare.handlers import message_type, misdeclared, place_here, place_of, signature_of
 from aorist.declare.schema import field_of_type, schema_of, service_named
 from aorist.errors import MisdeclaredError
 from aorist.v1 import position_pb2
@@ -59,8 +59,10 @@ class Commands:
     """
 
     def __init__(self, service: str, *, publishes: type[Message]) -> None:
+        self.place = f"{place_here()}: {service}"
+        """Where it is declared, for messages."""
         self.schema = schema_of(publishes)
-        self.service = service_named(service, publishes)
+        self.service = service_named(service, publishes, self.place)
         self.commands: dict[str, Command] = {}
 
     def command(self, handler: Handler) -> Handler:
@@ -75,8 +77,10 @@ class Commands:
         """Raises MisdeclaredError for a command without handler. The loader calls it after the import of each role file."""
         for method in self.service.methods:
             if method.name not in self.commands:
+                shape = _shape(method)
+                taken, kind = (shape.item, "stream") if shape.item else (shape.request, "command")
                 raise MisdeclaredError(
-                    f"{self.service.full_name}: nothing handles {method.name}: add a handler that takes {method.input_type.name}"
+                    f"{self.place}: nothing handles {method.name}: add a handler that takes {taken.__name__}, with `.{kind}`"
                 )
 
     def _add(self, handler: Handler, *, streamed: bool) -> Handler:
@@ -94,7 +98,10 @@ class Commands:
         )
         if shape is None or shape.streamed != streamed:
             kind = "stream of batches of" if streamed else "unary rpc that takes"
-            misdeclared(handler, f"{self.service.full_name} has no {kind} {taken.__name__}")
+            misdeclared(
+                handler,
+                f"{self.service.full_name} has no {kind} {taken.__name__}: add the rpc, or correct the annotation",
+            )
         if shape.method.name in self.commands:
             other = place_of(self.commands[shape.method.name].function)
             misdeclared(handler, f"{shape.method.name} already has a handler, {other}: remove one of them")

@@ -73,13 +73,14 @@ def _load_role(project: Project, role: str, folder: str) -> None:
             raise MisdeclaredError(f"{file}: declares no {ROLES[role].__name__}: every file in {folder}/ declares one")
         for one in declared:
             one.complete()
-            _add(project, one, file)
+            _add(project, one)
 
 
-def _add(project: Project, declared: object, file: Path) -> None:
+def _add(project: Project, declared: object) -> None:
     if isinstance(declared, View):
         if project.views.get(declared.name, declared) is not declared:
-            raise MisdeclaredError(f"{file}: another view is named `{declared.name}` already: rename one of them")
+            other = project.views[declared.name].place
+            raise MisdeclaredError(f"{declared.place}: its name is taken, by {other}: rename one of them")
         project.views[declared.name] = declared
     elif isinstance(declared, Commands):
         project.commands.append(declared)
@@ -90,25 +91,25 @@ def _add(project: Project, declared: object, file: Path) -> None:
 def _check_together(project: Project) -> None:
     publishers: dict[str, str] = {}
     for commands in project.commands:
-        topic, service = commands.schema.topic.name, commands.service.full_name
+        topic = commands.schema.topic.name
         if topic in publishers:
-            raise MisdeclaredError(
-                f"topic {topic} would have two publishers, {publishers[topic]} and {service}: a topic has one; give one of them its own"
-            )
-        publishers[topic] = service
+            second = f"would be a second publisher of topic {topic}, beside {publishers[topic]}"
+            raise MisdeclaredError(f"{commands.place}: {second}: give one of them its own topic")
+        publishers[topic] = commands.place
     for queries in project.queries:
         for shape in queries.shapes:
             view = project.views.get(shape.view)
             if view is None:
                 raise MisdeclaredError(
-                    f"{shape.method.full_name} is answered by view `{shape.view}`, which no file in materializers/ declares"
+                    f"{queries.place}: {shape.method.name} is answered by view `{shape.view}`, which no file of role materializers "
+                    "declares: add it, or correct (aorist.v1.answered_by)"
                 )
             if shape.request.DESCRIPTOR.full_name not in view.queries:
                 raise MisdeclaredError(
-                    f"view `{view.name}` has no handler for {shape.method.full_name}: add one that takes {shape.request.__name__}"
+                    f"{view.place}: has no handler for {shape.method.full_name}: add one that takes {shape.request.__name__}"
                 )
             if view.schema.topic.name != queries.schema.topic.name:
                 raise MisdeclaredError(
-                    f"{queries.service.full_name} routes by topic {queries.schema.topic.name}, but view `{view.name}` folds "
-                    f"{view.schema.topic.name}: name the same envelope in both"
+                    f"{queries.place}: routes by topic {queries.schema.topic.name}, but {view.place} folds {view.schema.topic.name}: "
+                    "name the same envelope in both"
                 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 
 from aorist.declare.descriptors import FileDescriptor, MethodDescriptor, class_of
+from aorist.declare.handlers import place_here
 from aorist.declare.schema import (
     EventSchema,
     check_key_field,
@@ -80,6 +81,8 @@ def shape_of(request: type[Message], schema: EventSchema, view: str | None = Non
         raise MisdeclaredError(
             f"{where}: is answered by view `{answerer}`, not `{view}`: correct (aorist.v1.answered_by)"
         )
+    if method.client_streaming:
+        raise MisdeclaredError(f"{where}: a query is one request: remove `stream` before {request.DESCRIPTOR.name}")
     response = class_of(method.output_type)
     read = field_of_type(request.DESCRIPTOR, read_pb2.ReadOptions)
     if read is None:
@@ -97,7 +100,7 @@ def shape_of(request: type[Message], schema: EventSchema, view: str | None = Non
             f"[(aorist.v1.route) = true]; it marks {', '.join(routed) or 'nothing'}"
         )
     for name in routed:
-        check_key_field(request.DESCRIPTOR, name, f"key of topic {schema.topic.name}")
+        check_key_field(request.DESCRIPTOR, name, f"key of topic {schema.topic.name}", like=next(iter(schema.events)))
     part, keyed = _key_in(response, schema, where)
     interval = "min_interval_ms" in request.DESCRIPTOR.fields_by_name
     return QueryShape(
@@ -166,6 +169,7 @@ def _key_fields(message: type[Message], schema: EventSchema, where: str) -> tupl
                 f"{where}: {message.DESCRIPTOR.name}.{name} is marked (aorist.v1.key), but the key of topic {schema.topic.name} is "
                 f"{', '.join(schema.key)}: rename or unmark it"
             )
+        check_key_field(message.DESCRIPTOR, name, f"key of topic {schema.topic.name}", like=next(iter(schema.events)))
     return tuple(names)
 
 
@@ -176,8 +180,10 @@ class Queries:
     """
 
     def __init__(self, service: str, *, events: type[Message]) -> None:
+        self.place = f"{place_here()}: {service}"
+        """Where it is declared, for messages."""
         self.schema = schema_of(events)
-        self.service = service_named(service, events)
+        self.service = service_named(service, events, self.place)
         self.shapes = [shape_of(class_of(m.input_type), self.schema) for m in self.service.methods]
         self._merged: set[str] = set()
 
@@ -186,7 +192,7 @@ class Queries:
         shape = next((s for s in self.shapes if s.request is request), None)
         if shape is None or shape.kind != "list":
             raise MisdeclaredError(
-                f"{self.service.full_name}: {request.DESCRIPTOR.name} asks for no list of this service"
+                f"{place_here()}: {request.DESCRIPTOR.name} asks for no list of {self.service.full_name}: merge what its lists take"
             )
         self._merged.add(request.DESCRIPTOR.full_name)
 
@@ -195,6 +201,6 @@ class Queries:
         for shape in self.shapes:
             if shape.kind == "list" and shape.request.DESCRIPTOR.full_name not in self._merged:
                 raise MisdeclaredError(
-                    f"{self.service.full_name}: nothing says how {shape.method.name} merges the partitions' answers: add "
+                    f"{self.place}: nothing says how {shape.method.name} merges the partitions' answers: add "
                     f"`.merge_by_key({shape.request.DESCRIPTOR.name})`"
                 )

@@ -111,7 +111,7 @@ def schema_of(envelope: type[Message]) -> EventSchema:
         _wrong(envelope, "its topic has no key: set `key` in (aorist.v1.topic) to the fields that identify an entity")
     for name in key:
         for event in events:
-            check_key_field(event.DESCRIPTOR, name, f"key of topic {topic.name}")
+            check_key_field(event.DESCRIPTOR, name, f"key of topic {topic.name}", like=next(iter(events)))
     for name in partition_by:
         if name not in key:
             problem = f"partition_by names `{name}`, which is not in the key"
@@ -156,8 +156,8 @@ def _events_of(envelope: type[Message]) -> dict[type[Message], str]:
     return events
 
 
-def check_key_field(descriptor: Descriptor, name: str, role: str) -> None:
-    """Raises MisdeclaredError unless `descriptor` has a single text or whole-number field `name`."""
+def check_key_field(descriptor: Descriptor, name: str, role: str, like: type[Message] | None = None) -> None:
+    """Raises MisdeclaredError unless `descriptor` has a single text or whole-number field `name`, of the same kind as in `like`."""
     field = descriptor.fields_by_name.get(name)
     where = f"{descriptor.file.name}: {descriptor.full_name}"
     if field is None:
@@ -166,6 +166,10 @@ def check_key_field(descriptor: Descriptor, name: str, role: str) -> None:
         )
     if field.is_repeated or field.cpp_type not in _TEXT | _WHOLE:
         raise MisdeclaredError(f"{where}: field `{name}` is the {role} and must be a single string or whole number")
+    if like is not None and field.cpp_type != like.DESCRIPTOR.fields_by_name[name].cpp_type:
+        raise MisdeclaredError(
+            f"{where}: field `{name}` is the {role}: give it the type that it has in {like.__name__}"
+        )
 
 
 def set_key_field(message: Message, name: str, text: str) -> None:
@@ -186,11 +190,11 @@ def field_of_type(descriptor: Descriptor, message: type[Message], *, repeated: b
     return names[0] if len(names) == 1 else None
 
 
-def service_named(full_name: str, near: type[Message]) -> ServiceDescriptor:
+def service_named(full_name: str, near: type[Message], where: str) -> ServiceDescriptor:
     """The service of this full name. Raises MisdeclaredError; its code must have been imported, as by importing its messages."""
     try:
         return near.DESCRIPTOR.file.pool.FindServiceByName(full_name)
     except KeyError:
         raise MisdeclaredError(
-            f"no service `{full_name}`: correct the name, or import the module generated from its proto file"
+            f"{where}: no such service: correct the name, or import the module generated from its proto file"
         ) from None

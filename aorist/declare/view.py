@@ -23,6 +23,7 @@ from aorist.declare.handlers import (
     check_touches_only_its_key,
     message_type,
     misdeclared,
+    place_here,
     place_of,
     signature_of,
 )
@@ -79,16 +80,18 @@ class View(Generic[S]):
         ignores: Sequence[type[Message]] = (),
         build: int = 1,
     ) -> None:
+        self.place = f"{place_here()}: view `{name}`"
+        """Where it is declared, for messages."""
         if not name.isidentifier():
-            raise MisdeclaredError(f"view `{name}`: its name must be made of letters, digits and `_`")
+            raise MisdeclaredError(f"{self.place}: its name must be made of letters, digits and `_`")
         if build < 1:
-            raise MisdeclaredError(f"view `{name}`: build is {build}; builds count from 1")
+            raise MisdeclaredError(f"{self.place}: build is {build}; builds count from 1")
         self.name, self.state, self.build = name, state, build
         self.schema: EventSchema = schema_of(events)
         self.codec: Codec[S] = codec or self._message_codec()
         self.handlers: dict[str, Callable[[S, Any], None]] = {}
         self.queries: dict[str, Query] = {}
-        self.ignored = {self._event_field(event, f"view `{name}`: ignores") for event in ignores}
+        self.ignored = {self._event_field(event, f"{self.place}: ignores") for event in ignores}
         self._check_state()
 
     # --- declaring ---
@@ -134,12 +137,12 @@ class View(Generic[S]):
         for event, field in self.schema.events.items():
             if field not in self.handlers and field not in self.ignored:
                 raise MisdeclaredError(
-                    f"view `{self.name}`: {event.__name__} has no handler: add `@{self.name}.apply` for it, or name it in `ignores`"
+                    f"{self.place}: {event.__name__} has no handler: add `@{self.name}.apply` for it, or name it in `ignores`"
                 )
         for method in self._methods():
             if method.input_type.full_name not in self.queries:
                 raise MisdeclaredError(
-                    f"view `{self.name}`: nothing answers {method.full_name}: add a handler that takes {method.input_type.name}"
+                    f"{self.place}: nothing answers {method.full_name}: add a handler that takes {method.input_type.name}"
                 )
 
     # --- checking ---
@@ -196,23 +199,21 @@ class View(Generic[S]):
         state: Any = self.state
         if not (isinstance(state, type) and issubclass(state, Message)):
             raise MisdeclaredError(
-                f"view `{self.name}`: its state is not a protobuf message: give it `codec=Codec(encode, decode)`"
+                f"{self.place}: its state is not a protobuf message: give it `codec=Codec(encode, decode)`"
             )
         parse: Any = state.FromString
         return Codec(lambda s: typing.cast("Message", s).SerializeToString(deterministic=True), parse)
 
     def _check_state(self) -> None:
         if dataclasses.is_dataclass(self.state) and "__slots__" not in vars(self.state):
-            raise MisdeclaredError(
-                f"view `{self.name}`: {self.state.__name__} has no slots: write @dataclass(slots=True)"
-            )
+            raise MisdeclaredError(f"{self.place}: {self.state.__name__} has no slots: write @dataclass(slots=True)")
         try:
             fresh = self.state()
         except TypeError as error:
             raise MisdeclaredError(
-                f"view `{self.name}`: {self.state.__name__}() cannot be made without arguments ({error}): give its fields defaults"
+                f"{self.place}: {self.state.__name__}() cannot be made without arguments ({error}): give its fields defaults"
             ) from None
         if self.codec.decode(self.codec.encode(fresh)) != fresh:
             raise MisdeclaredError(
-                f"view `{self.name}`: decode(encode(...)) of a new {self.state.__name__} is not equal to it: correct its codec"
+                f"{self.place}: decode(encode(...)) of a new {self.state.__name__} is not equal to it: correct its codec"
             )

@@ -1,0 +1,59 @@
+"""Contracts made while a test runs: proto text in, message classes out, each under a package of its own."""
+
+from __future__ import annotations
+
+import itertools
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import google.rpc.error_details_pb2 as refusals
+import grpc_tools  # type: ignore[import-untyped]  # no stubs exist
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_tools import protoc
+
+from aorist.v1 import event_pb2, options_pb2, position_pb2, read_pb2
+
+ROOT = Path(__file__).parents[3]
+
+IMPORTS = (ROOT / "proto", Path(grpc_tools.__file__).parent / "_proto", Path(sysconfig.get_path("purelib")))
+"""Where aorist/v1, google/protobuf and google/rpc lie."""
+
+IMPORTED = (event_pb2, options_pb2, position_pb2, read_pb2, refusals)
+"""In the pool because they were imported, as in a domain file."""
+
+_numbers = itertools.count(1)
+
+
+class Contract:
+    """One compiled proto file. Its messages are attributes."""
+
+    def __init__(self, package: str, classes: dict[str, type[Any]]) -> None:
+        self.package = package
+        self.classes = classes
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.classes[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def compile_proto(body: str) -> Contract:
+    """Compiles messages and services. The syntax line, the package and the imports are added."""
+    package = f"made{next(_numbers)}"
+    imports = "\n".join(f'import "{module.DESCRIPTOR.name}";' for module in IMPORTED)
+    text = f'syntax = "proto3";\npackage {package};\n{imports}\n{body}'
+    with tempfile.TemporaryDirectory() as tmp:
+        source, compiled = Path(tmp, f"{package}.proto"), Path(tmp, "out.binpb")
+        source.write_text(text)
+        arguments = [f"-I{folder}" for folder in (tmp, *IMPORTS)]
+        failed = protoc.main(["protoc", *arguments, f"--descriptor_set_out={compiled}", source.name])
+        assert not failed, "protoc refuses it, see above"
+        (file,) = descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    messages = pool.FindFileByName(file.name).message_types_by_name
+    return Contract(package, {name: GetMessageClass(descriptor) for name, descriptor in messages.items()})

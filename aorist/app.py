@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -28,6 +29,10 @@ from aorist.settings import Settings
 SWITCH_S = 0.0005
 """How long the fold thread keeps the interpreter while the loop wants it: the default of 5 ms would be each query's delay."""
 
+MOST_STALLED = 1024
+"""Threads at hand for what blocks, made when needed. The native transport blocks one for each stream whose client does not read (for a
+watch: at the gateway and at the worker). With Python's default of a few, claims, checkpoints and a stop would wait for such clients."""
+
 log = structlog.get_logger()
 
 
@@ -37,6 +42,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: Callable[[st
     Raises AoristError when it cannot start.
     """
     sys.setswitchinterval(SWITCH_S)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MOST_STALLED, "aorist"))
     async with AsyncExitStack() as stack:
         database = Database(settings.db)
         stack.callback(database.close)
@@ -53,11 +59,10 @@ async def serve_dev(project: Project, settings: Settings, on_ready: Callable[[st
         listener = await stack.enter_async_context(_gateways(project, settings, events, registry, watched))
         address = await listener.start()
         stack.push_async_callback(listener.stop, settings.drain_s)
-        await owner.in_step.wait()
-        await materializer.settled()
-        await listener.set_serving(serving=not materializer.problems())
-        on_ready(address)
-        await watched.until_stopped()
+        if await watched.unless_stopped(_settled(owner, materializer)):
+            await listener.set_serving(serving=not materializer.problems())
+            on_ready(address)
+            await watched.until_stopped()
         log.info("stopping: draining, then a last checkpoint")
 
 
@@ -120,6 +125,12 @@ async def _gateways(
         await router.close()
 
 
+async def _settled(owner: Owner, materializer: Materializer) -> None:
+    """Until every shard that is ours can answer, or stands still."""
+    await owner.in_step.wait()
+    await materializer.settled()
+
+
 class Watched:
     """Tasks that must not end before the process does: when one fails, the process stops and says why."""
 
@@ -136,6 +147,19 @@ class Watched:
         if not task.cancelled() and task.exception() is not None:
             self._failure = task.exception()
             self._stop.set()
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Waits for `work`; False, and it is cancelled, when stopped before it is done. Raises as `until_stopped`."""
+        working, stopping = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._failure is not None:
+            raise self._failure
+        if not working.done():
+            working.cancel()
+            return False
+        working.result()
+        return True
 
     async def until_stopped(self) -> None:
         """Returns when stopped from outside; raises what made a task fail."""

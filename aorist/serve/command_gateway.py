@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from aorist.budget import Budget
 from aorist.declare.commands import Command, Commands
 from aorist.errors import InvalidRequestError, Violation
 from aorist.failpoints import failpoint
@@ -19,6 +20,9 @@ from aorist.serve.errors import bad_request
 from aorist.serve.rules import Rules
 from aorist.serve.transport import Listener
 from aorist.v1 import position_pb2
+
+BREATH = 100
+"""Samples of one batch that are checked before others get their turn: ~5 ms, the most that one robot holds up the rest."""
 
 
 def serve_commands(
@@ -78,7 +82,7 @@ class CommandStream:
     async def serve(self, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
         """One stream. An error of the log or in the requests ends it, after the acknowledgement of all before."""
         waiting: deque[Batch] = deque()  # bounded by bytes, through `room`
-        room, arrived = Room(self._limit), asyncio.Event()
+        room, arrived = Budget(self._limit), asyncio.Event()
         reading = asyncio.create_task(self._read(requests, waiting, room, arrived))
         reading.add_done_callback(lambda _: arrived.set())
         try:
@@ -101,7 +105,7 @@ class CommandStream:
                 batch.durable.add_done_callback(lambda durable: durable.cancelled() or durable.exception())
 
     async def _read(
-        self, requests: AsyncIterator[Any], waiting: deque[Batch], room: Room, arrived: asyncio.Event
+        self, requests: AsyncIterator[Any], waiting: deque[Batch], room: Budget, arrived: asyncio.Event
     ) -> None:
         last = -1
         async for request in requests:
@@ -109,16 +113,18 @@ class CommandStream:
                 wrong = f"is {request.sequence} after {last}: it must grow along a stream"
                 raise InvalidRequestError([Violation("sequence", wrong)])
             last = request.sequence
-            records, refused = self._sort(getattr(request, self._shape.items))
+            records, refused = await self._sort(getattr(request, self._shape.items))
             size = max(request.ByteSize(), 1)
             await room.take(size)
             durable = asyncio.ensure_future(self._events.append(self._topic, records))  # taken in this order
             waiting.append(Batch(last, records, size, durable, refused))
             arrived.set()
 
-    def _sort(self, items: Sequence[Message]) -> tuple[list[NewRecord], list[tuple[int, list[Violation]]]]:
+    async def _sort(self, items: Sequence[Message]) -> tuple[list[NewRecord], list[tuple[int, list[Violation]]]]:
         records, refused = [], []
         for index, item in enumerate(items):
+            if index % BREATH == BREATH - 1:
+                await asyncio.sleep(0)
             if broken := self._rules.broken_by(item):
                 refused.append((index, broken))
             else:
@@ -147,21 +153,3 @@ async def _any(waiting: deque[Batch], arrived: asyncio.Event, reading: asyncio.T
         arrived.clear()
         await arrived.wait()
     return bool(waiting)
-
-
-class Room:
-    """Bytes that may be unacknowledged at once; a batch larger than all of it may go alone. For one taker."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._taken = limit, 0
-        self._given = asyncio.Event()
-
-    async def take(self, size: int) -> None:
-        while self._taken and self._taken + size > self._limit:
-            self._given.clear()
-            await self._given.wait()
-        self._taken += size
-
-    def give(self, size: int) -> None:
-        self._taken -= size
-        self._given.set()

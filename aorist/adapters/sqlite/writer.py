@@ -106,7 +106,7 @@ class Writer:
         closed = list(self._queue)
         for job in closed:
             job.error = job.unavailable(f"{self._path} was closed")
-        self._report(closed)
+        self._report([job for job in closed if job.future is not None])  # best effort ends without a word
         if self._connection is not None:
             self._connection.close()
 

@@ -1,0 +1,83 @@
+"""What the clients of Kafka have in common: settings with their reasons, and errors in aorist's words."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, TypeVar
+from uuid import UUID
+
+from confluent_kafka import KafkaError, KafkaException
+
+from aorist.errors import AoristError, LogUnavailableError, RecordTooLargeError, UnknownTopicError
+
+T = TypeVar("T")
+
+REQUEST_S = 5.0
+"""How long a question to the brokers may take."""
+
+COMMON: dict[str, Any] = {
+    "broker.address.family": "v4",
+    "socket.nagle.disable": True,  # a request is written whole: waiting for more only delays it
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1_000,  # back within a second of a broker's return; the default grows to 10 s
+    "allow.auto.create.topics": False,  # topics come from declarations
+}
+
+PRODUCER: dict[str, Any] = {
+    **COMMON,
+    "enable.idempotence": True,  # off by default: without it a retry may double or reorder
+    "acks": "all",
+    "message.max.bytes": 1_048_576,  # the port's limit and the framing around it
+    "linger.ms": 1,  # beside batches that form by themselves under load, a millisecond packs those of many streams
+    "message.timeout.ms": 30_000,  # then it is *unknown* whether it is in the log, and the sender is told to send again
+    "queue.buffering.max.messages": 1_000_000,  # the bound that counts is `Budget`, in bytes
+    "queue.buffering.max.kbytes": 1_048_576,
+    "compression.type": "lz4",
+}
+
+CONSUMER: dict[str, Any] = {
+    **COMMON,
+    "enable.auto.commit": False,  # snapshots decide how far we are
+    "auto.offset.reset": "error",  # a position that is not there any more must be seen, not replaced
+    "enable.partition.eof": True,  # the end is where the broker says it is: offsets have gaps
+    "isolation.level": "read_committed",
+    "fetch.wait.max.ms": 10,  # a newly assigned partition waits for the fetch under way: 500 by default
+    "fetch.queue.backoff.ms": 2,  # 1000 by default: a catch-up would starve at 200 k/s
+    "fetch.message.max.bytes": 4_000_000,
+    "queued.min.messages": 20_000,
+    "queued.max.messages.kbytes": 32_768,  # what one reader may hold in memory
+    "check.crcs": False,  # TCP and the broker check; it costs a tenth of the client
+}
+
+
+def problem(error: KafkaError | KafkaException, what: str, topic: str | None = None) -> AoristError:
+    """`error` as aorist says it."""
+    reason = error.args[0] if isinstance(error, KafkaException) else error
+    code = reason.code() if isinstance(reason, KafkaError) else None
+    if code in UNKNOWN_TOPIC:
+        return UnknownTopicError(
+            f"{what}: the log has no {topic or 'such topic'}; create it with `aorist topics apply`"
+        )
+    if code == KafkaError.MSG_SIZE_TOO_LARGE:
+        return RecordTooLargeError(f"{what}: an event is larger than Kafka takes; send less in one event")
+    text = reason.str() if isinstance(reason, KafkaError) else str(error)
+    return LogUnavailableError(f"{what}: Kafka: {text}")
+
+
+UNKNOWN_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)  # noqa: SLF001
+
+
+def result(future: Future[T], what: str, topic: str | None = None) -> T:
+    """Waits for an answer of the admin client. Raises what `problem` makes of a failure."""
+    try:
+        return future.result(REQUEST_S + 1)
+    except KafkaException as error:
+        raise problem(error, what, topic) from error
+    except TimeoutError as error:
+        raise LogUnavailableError(f"{what}: Kafka does not answer") from error
+
+
+def uuid_of(id_: Any) -> UUID:
+    """Kafka's topic id."""
+    high, low = id_.get_most_significant_bits(), id_.get_least_significant_bits()
+    return UUID(int=(high & 0xFFFFFFFFFFFFFFFF) << 64 | low & 0xFFFFFFFFFFFFFFFF)

@@ -1,0 +1,128 @@
+"""Topics, and appends that wait for their acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaError, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from aorist.adapters.kafka.client import COMMON, REQUEST_S, result, uuid_of
+from aorist.adapters.kafka.producer import Producing
+from aorist.adapters.kafka.reader import KafkaLogReader
+from aorist.errors import LogUnavailableError, PartitionCountError, UnknownTopicError
+from aorist.ports import Bounds, NewRecord, Topic, TopicSpec
+from aorist.position import Partition
+
+AGAIN_S = 0.02
+FIRST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+LAST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+class KafkaEventLog:
+    """The `EventLog` on Kafka.
+
+    brokers: "host:port,..." replicas: of topics made here. overrides: settings of librdkafka that win over ours.
+    """
+
+    def __init__(self, brokers: str, *, replicas: int = 1, overrides: dict[str, Any] | None = None) -> None:
+        self._brokers, self._replicas, self._overrides = brokers, replicas, overrides or {}
+        self._admin = AdminClient({**COMMON, "bootstrap.servers": brokers, **self._overrides})
+        self._producing: Producing | None = None
+        self._known: dict[str, Topic] = {}  # topics that were appended to
+        self._meeting = 0  # appends that are in `_meet`
+        self._in_turn = asyncio.Lock()
+        self._closed = False
+
+    def create(self, spec: TopicSpec) -> Topic:
+        """As the port says. min.insync.replicas is one less than `replicas`: one broker may be away."""
+        config = {"cleanup.policy": "compact"} if spec.compacted else {"retention.ms": str(spec.retention_ms)}
+        config["min.insync.replicas"] = str(max(1, self._replicas - 1))
+        new = NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=self._replicas, config=config)
+        future = self._admin.create_topics([new], operation_timeout=REQUEST_S, request_timeout=REQUEST_S)[spec.name]
+        try:
+            result(future, f"creating topic {spec.name}")
+        except LogUnavailableError as error:
+            code = getattr(error.__cause__, "args", [None])[0]
+            if not (isinstance(code, KafkaError) and code.code() == KafkaError.TOPIC_ALREADY_EXISTS):
+                raise
+        topic = self._settled(spec.name)
+        if topic.partitions != spec.partitions:
+            raise PartitionCountError(
+                f"topic {spec.name!r} has {topic.partitions} partitions but is declared with {spec.partitions}: "
+                f"keys would move between partitions; declare {topic.partitions}, or use a new topic",
+                topic=spec.name,
+                partitions=topic.partitions,
+            )
+        return topic
+
+    def _settled(self, name: str) -> Topic:
+        """A topic just made is not known to every broker at once."""
+        until = time.monotonic() + REQUEST_S
+        while True:
+            try:
+                return self.describe(name)
+            except UnknownTopicError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(AGAIN_S)
+
+    def describe(self, name: str) -> Topic:
+        answers = self._admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_S)
+        described: Any = result(answers[name], f"describing topic {name}", name)
+        return Topic(name, uuid_of(described.topic_id), len(described.partitions))
+
+    def bounds(self, partition: Partition) -> Bounds:
+        """`end` is the last stable offset: what a reader of committed events can reach."""
+        what, until = f"looking at {partition}", time.monotonic() + REQUEST_S
+        while True:
+            try:
+                return Bounds(self._offset(partition, what, FIRST), self._offset(partition, what, LAST))
+            except LogUnavailableError as error:
+                # Kafka calls a partition without leader and one that does not exist alike; a new one has none for a moment.
+                if partition.number >= self.describe(partition.topic).partitions:
+                    raise UnknownTopicError(
+                        f"{what}: the topic has no such partition", topic=partition.topic
+                    ) from error
+                if time.monotonic() >= until:
+                    raise
+
+    def _offset(self, partition: Partition, what: str, spec: Any) -> int:
+        where = TopicPartition(*partition)
+        asked = self._admin.list_offsets(
+            {where: spec}, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_S
+        )
+        return int(result(asked[where], what, partition.topic).offset)
+
+    async def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[int]:
+        if self._closed:
+            raise LogUnavailableError("the log is closed")
+        if self._producing is None or self._producing.broken:
+            self._producing = Producing(self._brokers, self._overrides, asyncio.get_running_loop())
+        if topic not in self._known or self._meeting:
+            await self._meet(topic)
+        partitions = self._known[topic].partitions
+        if any(record.partition >= partitions for record in records):
+            raise UnknownTopicError(f"topic {topic!r} has {partitions} partitions, from 0", topic=topic)
+        return await self._producing.append(topic, records)
+
+    async def _meet(self, topic: str) -> None:
+        """Looks the topic up once: the producer would wait for an unknown one until its events time out. Calls keep their order."""
+        self._meeting += 1
+        try:
+            async with self._in_turn:
+                if topic not in self._known:
+                    self._known[topic] = await asyncio.to_thread(self.describe, topic)
+        finally:
+            self._meeting -= 1
+
+    def reader(self, group: str) -> KafkaLogReader:
+        return KafkaLogReader(self._brokers, group, self._overrides, self._admin)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._producing is not None:
+            self._producing.close()

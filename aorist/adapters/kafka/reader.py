@@ -1,0 +1,245 @@
+"""Reading: partitions that are assigned, never rebalanced."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from aorist.adapters.kafka.client import CONSUMER, REQUEST_S, UNKNOWN_TOPIC, problem, result, uuid_of
+from aorist.errors import LogTruncatedError, LogUnavailableError
+from aorist.ports import Fetched
+from aorist.position import Partition
+
+LOOK_S = 0.1
+"""How often the end of the partitions is asked for while nothing comes. Silence alone does not tell an idle log from one that is cut
+off."""
+
+SAME_S = 2.0
+"""How often the topic is asked whether it is still the one that was assigned."""
+
+LAST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+TRUNCATED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, *UNKNOWN_TOPIC)  # noqa: SLF001
+
+log = structlog.get_logger()
+_offset, _key, _value, _partition, _error = Message.offset, Message.key, Message.value, Message.partition, Message.error
+
+
+@dataclass(slots=True)
+class _Place:
+    topic_id: UUID
+    next_offset: int
+    end_offset: int
+    at_end: bool = False
+    end_told: bool = False  # a poll has said since `assign` that the end was reached
+
+
+class KafkaLogReader:
+    """Used by one thread only. `admin` answers where ends are."""
+
+    def __init__(self, brokers: str, group: str, overrides: dict[str, Any], admin: AdminClient) -> None:
+        settings = {
+            **CONSUMER,
+            "bootstrap.servers": brokers,
+            "group.id": group,
+            "error_cb": self._on_error,
+            **overrides,
+        }
+        self._consumer = Consumer(settings)
+        self._admin = admin
+        self._places: dict[Partition, _Place] = {}
+        self._refused: list[LogTruncatedError] = []  # to be raised by the next poll
+        self._look: _Look | None = None
+        self._same_at = 0.0
+        self._closed = False
+
+    def assign(self, partition: Partition, offset: int) -> None:
+        """Raises LogUnavailableError, UnknownTopicError."""
+        self.unassign(partition)
+        what = f"assigning {partition}"
+        asked = self._admin.describe_topics(TopicCollection([partition.topic]), request_timeout=REQUEST_S)
+        described: Any = result(asked[partition.topic], what, partition.topic)
+        try:
+            self._consumer.incremental_assign([TopicPartition(partition.topic, partition.number, offset)])
+        except KafkaException as error:
+            raise problem(error, what, partition.topic) from error
+        self._places[partition] = _Place(uuid_of(described.topic_id), offset, offset)
+
+    def unassign(self, partition: Partition) -> None:
+        self._refused = [refusal for refusal in self._refused if refusal.partition != partition]
+        if self._places.pop(partition, None) is not None:
+            self._consumer.incremental_unassign([TopicPartition(partition.topic, partition.number)])
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Fetched]:
+        if self._closed:
+            raise LogUnavailableError("the log is closed")
+        until = time.monotonic() + timeout_s
+        fetched: list[Fetched] = []
+        while not self._refused:
+            # consume() waits for *all* it was asked for; one poll waits for the first, and what else is there costs no wait.
+            first = self._consumer.poll(max(0.0, until - time.monotonic()))
+            if first is None:
+                return [*fetched, *self._looked_at()]
+            more = self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
+            if self._sort([first, *more], fetched) or time.monotonic() >= until:
+                return fetched
+        if fetched:
+            return fetched  # what was read beside it is not lost
+        raise self._refused.pop(0)
+
+    def _sort(self, messages: list[Message], fetched: list[Fetched]) -> bool:
+        """Adds what `messages` say to `fetched`; says whether the caller should hear of it before the time is up."""
+        news = False
+        for topic, number, run in _runs(messages):
+            partition = Partition(topic, number)
+            place = self._places.get(partition)
+            if place is None:
+                continue  # unassigned while it was on its way
+            events, ended = self._without_errors(partition, run) if any(map(_error, run)) else (run, None)
+            news = news or bool(events) or (ended is not None and not place.end_told)
+            if events:
+                high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)[1]
+                place.next_offset = events[-1].offset() + 1  # type: ignore[operator]  # events have offsets
+                place.end_offset = max(high, place.next_offset)
+                place.at_end = place.end_told = place.next_offset >= high
+            if ended is not None:
+                place.next_offset = place.end_offset = ended
+                place.at_end = place.end_told = True
+            if events or ended is not None:
+                fetched.append(self._fetched(partition, place, events))
+        return news
+
+    @staticmethod
+    def _fetched(partition: Partition, place: _Place, events: list[Message]) -> Fetched:
+        records = list(zip(map(_offset, events), map(_key, events), map(_value, events), strict=True))
+        time_us = events[-1].timestamp()[1] * 1000 if events else 0
+        return Fetched(partition, records, place.next_offset, place.end_offset, time_us)  # type: ignore[arg-type]  # events have keys
+
+    def _without_errors(self, partition: Partition, run: list[Message]) -> tuple[list[Message], int | None]:
+        """The events among `run`, and the end of the partition if it was reached behind them. Other errors are refusals."""
+        events: list[Message] = []
+        ended = None
+        for message in run:
+            error = message.error()
+            if error is None:
+                events.append(message)
+                ended = None
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                ended = message.offset()
+            elif error.code() in TRUNCATED:
+                at = self._places[partition].next_offset
+                self._refused.append(
+                    LogTruncatedError(f"{partition} cannot be read from {at}: {error.str()}", partition)
+                )
+            else:
+                log.warning("kafka consumer", partition=str(partition), problem=error.str())
+        return events, ended
+
+    # --- while nothing comes ---
+
+    def _looked_at(self) -> Sequence[Fetched]:
+        """What an answer about the ends says, if one has come; asks again."""
+        self._check_same_topics()
+        fetched: list[Fetched] = []
+        if self._look is not None and self._look.done():
+            for partition, end in self._look.ends():
+                place = self._places.get(partition)
+                if place is not None and place.at_end:
+                    place.end_offset = max(end, place.next_offset)
+                    fetched.append(Fetched(partition, (), place.next_offset, place.end_offset, 0))
+            self._look = None
+        if self._look is None and (waiting := [p for p, place in self._places.items() if place.at_end]):
+            self._look = _Look(self._admin, waiting)
+        return fetched
+
+    def _check_same_topics(self) -> None:
+        """Raises LogTruncatedError for a partition whose topic was deleted, or deleted and made anew."""
+        if time.monotonic() < self._same_at or not self._places:
+            return
+        self._same_at = time.monotonic() + SAME_S
+        names = sorted({partition.topic for partition in self._places})
+        answers = self._admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_S)
+        for partition, place in self._places.items():
+            try:
+                described: Any = answers[partition.topic].result(REQUEST_S)
+            except KafkaException as error:
+                reason = error.args[0]
+                if isinstance(reason, KafkaError) and reason.code() in UNKNOWN_TOPIC:
+                    raise LogTruncatedError(
+                        f"{partition}: its topic was deleted while it was read", partition
+                    ) from error
+                return  # away: its lag ages
+            if uuid_of(described.topic_id) != place.topic_id:
+                raise LogTruncatedError(
+                    f"{partition}: its topic was deleted and made anew: these are other events; rebuild the view",
+                    partition,
+                )
+
+    def commit(self, partition: Partition, next_offset: int) -> None:
+        where = TopicPartition(partition.topic, partition.number, next_offset)
+        try:
+            self._consumer.commit(offsets=[where], asynchronous=True)
+        except KafkaException as error:
+            log.debug("offset not committed; only lag tools miss it", problem=str(error))
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._places.clear()
+            self._consumer.close()
+
+    def _on_error(self, error: KafkaError) -> None:
+        log.warning("kafka consumer", problem=error.str())
+
+
+class _Look:
+    """A question where the ends are, on its way."""
+
+    def __init__(self, admin: AdminClient, partitions: Sequence[Partition]) -> None:
+        asked = {TopicPartition(*partition): LAST for partition in partitions}
+        self._asked_at = time.monotonic()
+        answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_S)
+        self._answers: dict[Partition, Future[Any]] = {
+            Partition(where.topic, where.partition): answer for where, answer in answers.items()
+        }
+
+    def done(self) -> bool:
+        return time.monotonic() >= self._asked_at + LOOK_S and all(answer.done() for answer in self._answers.values())
+
+    def ends(self) -> Iterator[tuple[Partition, int]]:
+        """Of the partitions that could be looked at."""
+        for partition, answer in self._answers.items():
+            if answer.exception() is None:
+                yield partition, int(answer.result().offset)
+
+
+def _runs(messages: list[Message]) -> Iterator[tuple[str, int, list[Message]]]:
+    """Topic, partition and messages of each piece that is of one partition: fetches come that way."""
+    numbers = list(map(_partition, messages))
+    start = 0
+    while start < len(messages):
+        number, topic = numbers[start], messages[start].topic()
+        stop = start + 1
+        while stop < len(messages) and numbers[stop] == number:
+            stop += 1
+        run = messages[start:stop]
+        if run[-1].topic() != topic:  # two topics in a row with the same number: rare, so looked at one by one
+            stop = next(i for i in range(start, stop) if messages[i].topic() != topic)
+            run = messages[start:stop]
+        yield topic, number, run  # type: ignore[misc]  # messages of a consumer have both
+        start = stop

@@ -14,16 +14,25 @@ from aorist.errors import DOMAIN, AoristError, InvalidRequestError, UnavailableE
 
 REASON_OF_BUG = "BUG"
 
+MOST_TEXT, MOST_VIOLATIONS = 800, 20
+"""Of an error. It travels in trailers, which take 8 KiB in all: with more, the caller would get another error instead."""
+
 
 def bad_request(violations: list[Violation]) -> error_details_pb2.BadRequest:
-    """One field violation for each rule broken."""
-    fields = [error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.message) for v in violations]
+    """One field violation for each rule broken, or for the first ones of very many."""
+    fields = [
+        error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.message)
+        for v in violations[:MOST_VIOLATIONS]
+    ]
     return error_details_pb2.BadRequest(field_violations=fields)
 
 
 def status_of(error: AoristError) -> status_pb2.Status:
     """Code, sentence, ErrorInfo(reason, domain, metadata); BadRequest and RetryInfo where they apply."""
-    status = status_pb2.Status(code=error.code.value[0], message=str(error))
+    text = str(error)
+    status = status_pb2.Status(
+        code=error.code.value[0], message=text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}..."
+    )
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=getattr(error, "metadata", {}))
     ]

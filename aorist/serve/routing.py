@@ -13,11 +13,11 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
-from aorist.errors import AoristError, NoOwnerError, OverloadedError, UnreachableError
+from aorist.errors import AoristError, HaltedError, NoOwnerError, OverloadedError, StaleError, UnreachableError
 from aorist.ports import Claim, Ownership, OwnershipRegistry
 from aorist.position import NOTHING, ShardName
-from aorist.serve.errors import RelayedError, is_transient
-from aorist.v1 import position_pb2, status_pb2, status_pb2_grpc, worker_pb2, worker_pb2_grpc
+from aorist.serve.errors import RelayedError, is_transient, reason_of
+from aorist.v1 import position_pb2, read_pb2, status_pb2, status_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 IN_FLIGHT = 4
 """Calls to one worker at once: the next batch gathers meanwhile."""
@@ -55,8 +55,24 @@ class Worker:
         self._scheduled = False
         self._loop = asyncio.get_running_loop()
 
-    def ask(self, question: worker_pb2.Question) -> asyncio.Future[worker_pb2.Answer]:
-        """Its answer, which may be an error. Raises OverloadedError; the future raises UnreachableError."""
+    async def ask(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+        """Its answer, which may be an error. Raises OverloadedError, UnreachableError.
+
+        None waits at the worker in company, where it would hold up the others: one that is too early there is asked again alone.
+        """
+        if not _may_wait(question):
+            return await self._ask_in_company(question)
+        at_once = worker_pb2.Question()
+        at_once.CopyFrom(question)
+        at_once.timeout_ms, at_once.read.on_stale = 0, read_pb2.ON_STALE_FAIL
+        answer = await self._ask_in_company(at_once)
+        if reason_of(answer.error) in (StaleError.reason, HaltedError.reason):  # may be good enough for `on_stale`
+            alone: asyncio.Future[worker_pb2.Answer] = self._loop.create_future()
+            await self._send([(question, alone)])
+            return await alone
+        return answer
+
+    def _ask_in_company(self, question: worker_pb2.Question) -> asyncio.Future[worker_pb2.Answer]:
         if len(self._waiting) >= MOST_WAITING:
             raise OverloadedError(f"{MOST_WAITING} questions wait for {self.address} already: ask again later")
         future: asyncio.Future[worker_pb2.Answer] = self._loop.create_future()
@@ -214,6 +230,11 @@ class Router:
         if worker is None:
             worker = self._workers[address] = Worker(address)
         return worker
+
+
+def _may_wait(question: worker_pb2.Question) -> bool:
+    read = question.read
+    return question.timeout_ms > 0 and (bool(read.at_least) or read.HasField("max_staleness_ms"))
 
 
 async def _before(deadline: float, changed: asyncio.Event) -> bool:

@@ -49,12 +49,13 @@ class WorkerService:
         self._materializer, self._check_lease = materializer, check_lease
 
     async def ask(self, request: worker_pb2.AskRequest) -> worker_pb2.AskResponse:
-        """All answers, in order. Those that need not wait are given at once; the others wait side by side."""
+        """All answers, in order. Those that ask for more than there is wait for it, side by side; all others are given at once."""
         answers: dict[int, worker_pb2.Answer] = {}
         late: dict[int, Awaitable[worker_pb2.Answer]] = {}
         for index, question in enumerate(request.questions):
             shard = self._materializer.shards.get(ShardName(question.view, question.partition))
-            if shard is not None and not shard.is_fresh(question.read):
+            asks_much = question.read.at_least or question.read.HasField("max_staleness_ms")
+            if shard is not None and asks_much and not shard.is_fresh(question.read):
                 late[index] = self._wait_and_answer(question)
             else:
                 answers[index] = self._answer(question, stale=False)
@@ -72,6 +73,7 @@ class WorkerService:
     def _answer(self, question: worker_pb2.Question, *, stale: bool) -> worker_pb2.Answer:
         try:
             shard, query, ask = self._find(question)
+            shard.check_held()  # half restored, it would not know keys that it has
             if query.shape.kind == "list":
                 answer = worker_pb2.Answer(page=_page(shard, query, ask, question, stale=stale), epoch=shard.epoch)
             else:

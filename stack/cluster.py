@@ -133,7 +133,7 @@ def _together(calls: Iterable[Callable[[], None]]) -> None:
         if not isinstance(error, StackError):
             raise error
     if errors:
-        raise StackError("\n\n".join(map(str, errors)))
+        raise StackError("\n\n".join(dict.fromkeys(map(str, errors))))  # both JVMs miss the same java
 
 
 def _behind(client: AdminClient) -> list[str]:

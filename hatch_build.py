@@ -18,7 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
 
-GENERATED = ("aorist/v1", "fleet", "buf")
+GENERATED = ("aorist/v1", "aorist/adapters/etcd/v3", "fleet", "buf")
 """Folders that hold nothing but generated code. What the contract no longer has is removed from them."""
 
 

@@ -121,6 +121,12 @@ class StoreUnavailableError(UnavailableError):
     reason = "STORE_UNAVAILABLE"
 
 
+class RegistryUnavailableError(UnavailableError):
+    """The ownership registry did not answer. What was asked of it may have happened."""
+
+    reason = "REGISTRY_UNAVAILABLE"
+
+
 class OverloadedError(UnavailableError):
     """A bounded queue is full; nothing of the call was taken."""
 

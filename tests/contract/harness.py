@@ -15,6 +15,7 @@ from aorist.adapters.local import LocalOwnershipRegistry
 from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
 from aorist.ports import EventLog, Fetched, LogReader, OwnershipRegistry, Record, SnapshotStore
 from aorist.position import Partition
+from tests.contract.etcd import etcd
 
 PATIENCE_S = 30.0
 """How long a test waits for what must happen; reached only by one that fails."""
@@ -105,7 +106,10 @@ async def sqlite(folder: Path) -> AsyncIterator[SqliteHarness]:
 
 LOGS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[LogHarness]]] = {"sqlite": sqlite}
 STORES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StoreHarness]]] = {"sqlite": sqlite}
-REGISTRIES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[RegistryHarness]]] = {"local": sqlite}
+REGISTRIES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[RegistryHarness]]] = {
+    "local": sqlite,
+    "etcd": etcd,
+}
 
 
 class Seen:

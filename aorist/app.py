@@ -6,18 +6,19 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from aorist.adapters.etcd import EtcdOwnershipRegistry
 from aorist.adapters.local import LocalOwnershipRegistry
 from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
 from aorist.declare.project import Project
 from aorist.engine.materializer import Materializer
 from aorist.engine.ownership import Owner
+from aorist.errors import SettingError
 from aorist.ports import EventLog, Member, OwnershipRegistry, SnapshotStore
 from aorist.serve.command_gateway import serve_commands
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
@@ -25,6 +26,10 @@ from aorist.serve.routing import Router
 from aorist.serve.transport import Listener
 from aorist.serve.worker import serve_worker
 from aorist.settings import Settings
+
+if TYPE_CHECKING:
+    from aorist.adapters.cassandra import CassandraSnapshotStore
+    from aorist.adapters.kafka import KafkaEventLog
 
 SWITCH_S = 0.0005
 """How long the fold thread keeps the interpreter while the loop wants it: the default of 5 ms would be each query's delay."""
@@ -34,15 +39,14 @@ MOST_STALLED = 1024
 watch: at the gateway and at the worker). With Python's default of a few, claims, checkpoints and a stop would wait for such clients."""
 
 log = structlog.get_logger()
+OnReady = Callable[[str], None]
 
 
-async def serve_dev(project: Project, settings: Settings, on_ready: Callable[[str], None], stop: asyncio.Event) -> None:
+async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
     """All roles in one process on one SQLite file, until `stop` is set. `on_ready` gets the public host:port once everything answers.
 
-    Raises AoristError when it cannot start.
+    Raises AoristError when it cannot start; so do all below.
     """
-    sys.setswitchinterval(SWITCH_S)
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MOST_STALLED, "aorist"))
     async with AsyncExitStack() as stack:
         database = Database(settings.db)
         stack.callback(database.close)
@@ -50,50 +54,128 @@ async def serve_dev(project: Project, settings: Settings, on_ready: Callable[[st
         stack.callback(events.close)
         registry = LocalOwnershipRegistry(database.next_revision)
         stack.push_async_callback(registry.close)
-        for schema in [d.schema for d in project.views.values()] + [d.schema for d in project.commands]:
-            events.create(schema.topic)
+        for topic in project.topics():
+            events.create(topic)
         watched = Watched(stop)
-        owner, materializer = await stack.enter_async_context(
-            _worker(project, settings, events, store, registry, watched)
+        owner, materializer, _ = await stack.enter_async_context(
+            _worker(project, list(project.views), settings, (events, store, registry), watched)
         )
-        listener = await stack.enter_async_context(_gateways(project, settings, events, registry, watched))
+        listener = _listener(settings)
+        _add_commands(listener, project, settings, events)
+        await stack.enter_async_context(_queries(listener, project, settings, registry, watched))
         address = await listener.start()
         stack.push_async_callback(listener.stop, settings.drain_s)
         if await watched.unless_stopped(_settled(owner, materializer)):
             await listener.set_serving(serving=not materializer.problems())
             on_ready(address)
             await watched.until_stopped()
-        log.info("stopping: draining, then a last checkpoint")
+            log.info("stopping: draining, then a last checkpoint")
+
+
+async def serve_command_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
+    """Command services on Kafka. Any number of them may run side by side."""
+    async with AsyncExitStack() as stack:
+        events = open_log(settings)
+        stack.callback(events.close)
+        listener = _listener(settings)
+        _add_commands(listener, project, settings, events)
+        await _serve(stack, listener, settings, on_ready, Watched(stop))
+
+
+async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
+    """Query services, routed by etcd. Any number of them may run side by side."""
+    async with AsyncExitStack() as stack:
+        registry = open_registry(settings)
+        stack.push_async_callback(registry.close)
+        watched, listener = Watched(stop), _listener(settings)
+        router = await stack.enter_async_context(_queries(listener, project, settings, registry, watched))
+        if await watched.unless_stopped(router.informed()):
+            await _serve(stack, listener, settings, on_ready, watched)
+
+
+async def serve_materializer(
+    project: Project, views: Sequence[str], settings: Settings, on_ready: OnReady, stop: asyncio.Event
+) -> None:
+    """A worker for `views` on Kafka, Cassandra and etcd. `on_ready` gets its address once it answers for all that it should own."""
+    async with AsyncExitStack() as stack:
+        events, store = open_log(settings), open_store(settings)
+        stack.callback(events.close)
+        stack.callback(store.close)
+        registry = open_registry(settings)
+        stack.push_async_callback(registry.close)
+        watched = Watched(stop)
+        owner, materializer, address = await stack.enter_async_context(
+            _worker(project, views, settings, (events, store, registry), watched)
+        )
+        if await watched.unless_stopped(_settled(owner, materializer)):
+            on_ready(address)
+            await watched.until_stopped()
+            log.info("stopping: draining, then a last checkpoint")
+
+
+def open_log(settings: Settings) -> KafkaEventLog:
+    """The event log that the settings name."""
+    with _extra("kafka"):
+        from aorist.adapters.kafka import KafkaEventLog
+    return KafkaEventLog(_needed(settings, "kafka"), replicas=settings.replicas)
+
+
+def open_store(settings: Settings) -> CassandraSnapshotStore:
+    """The snapshot store that the settings name."""
+    with _extra("cassandra"):
+        from aorist.adapters.cassandra import CassandraSnapshotStore
+    return CassandraSnapshotStore(_needed(settings, "cassandra").split(","), settings.keyspace)
+
+
+def open_registry(settings: Settings) -> EtcdOwnershipRegistry:
+    """The ownership registry that the settings name. For the loop that it is used on."""
+    return EtcdOwnershipRegistry(_needed(settings, "etcd").split(","), settings.etcd_prefix, settings.lease_s)
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """The embedded mode does without the clients of Kafka and Cassandra: they are extras of the package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SettingError(f"{error.name} is not installed: install aorist[{name}]") from None
+
+
+def _needed(settings: Settings, name: str) -> str:
+    value: str = getattr(settings, name)
+    if not value:
+        raise SettingError(
+            f"no {name} is set: give --{name} HOST:PORT or AORIST_{name.upper()}, or run `aorist dev`, which needs none"
+        )
+    return value
 
 
 @asynccontextmanager
 async def _worker(
     project: Project,
+    views: Sequence[str],
     settings: Settings,
-    events: EventLog,
-    store: SnapshotStore,
-    registry: OwnershipRegistry,
+    ports: tuple[EventLog, SnapshotStore, OwnershipRegistry],
     watched: Watched,
-) -> AsyncIterator[tuple[Owner, Materializer]]:
-    """A worker for all views of the project: folds what it owns and answers gateways. Leaves with a checkpoint of everything."""
+) -> AsyncIterator[tuple[Owner, Materializer, str]]:
+    """A worker: folds, answers gateways at the address given, owns its part. Leaves with a checkpoint of everything."""
+    sys.setswitchinterval(SWITCH_S)
+    events, store, registry = ports
     name = settings.member or f"{socket.gethostname()}-{os.getpid()}"
-    materializer = Materializer(project.views.values(), events, store, settings.checkpoint_interval_s)
+    partitions = {view: project.views[view].schema.topic.partitions for view in views}
+    materializer = Materializer([project.views[view] for view in views], events, store, settings.checkpoint_interval_s)
     listener = Listener(settings.transport, settings.worker_listen, settings.max_message_bytes)
-    partitions = {view.name: view.schema.topic.partitions for view in project.views.values()}
-    member: Member
+    owner: Owner
 
-    def check_lease() -> None:
-        owner.check_lease()
-
-    serve_worker(listener, materializer, check_lease, name)
+    serve_worker(listener, materializer, lambda: owner.check_lease(), name)  # noqa: PLW0108  # its address is known once bound
     bound = await listener.start()
-    member = Member(name, settings.advertise or bound, tuple(project.views))
-    owner = Owner(registry, member, partitions, materializer)
+    member = Member(name, settings.advertise or bound, tuple(views))
+    owner = Owner(registry, member, partitions, materializer, settings.standbys)
     materializer.start()
     following = [watched.run(owner.run()), watched.run(materializer.fate.watch())]
     try:
         await listener.set_serving(serving=True)
-        yield owner, materializer
+        yield owner, materializer, bound
     finally:
         for task in following:
             task.cancel()
@@ -102,32 +184,50 @@ async def _worker(
         await materializer.stop()
 
 
+def _listener(settings: Settings) -> Listener:
+    return Listener(settings.transport, settings.listen, settings.max_message_bytes)
+
+
+def _add_commands(listener: Listener, project: Project, settings: Settings, events: EventLog) -> None:
+    for commands in project.commands:
+        serve_commands(listener, commands, events, settings.max_skew_ms, settings.max_unacknowledged_bytes)
+
+
 @asynccontextmanager
-async def _gateways(
-    project: Project, settings: Settings, events: EventLog, registry: OwnershipRegistry, watched: Watched
-) -> AsyncIterator[Listener]:
-    """Command and query services of the project on one listener, which the caller starts and stops."""
-    listener = Listener(settings.transport, settings.listen, settings.max_message_bytes)
+async def _queries(
+    listener: Listener, project: Project, settings: Settings, registry: OwnershipRegistry, watched: Watched
+) -> AsyncIterator[Router]:
+    """Adds the query services of the project to `listener`, which the caller starts and stops."""
     router = Router(registry)
     limits = Limits(
         settings.max_wait_ms, settings.max_wait_limit_ms, settings.default_page_size, settings.max_page_size
     )
-    for commands in project.commands:
-        serve_commands(listener, commands, events, settings.max_skew_ms, settings.max_unacknowledged_bytes)
     for queries in project.queries:
         serve_queries(listener, queries, router, limits)
     serve_status(listener, router, {view.name: view.schema.topic.partitions for view in project.views.values()})
     following = watched.run(router.run())
     try:
-        yield listener
+        yield router
     finally:
         following.cancel()
         await router.close()
 
 
+async def _serve(
+    stack: AsyncExitStack, listener: Listener, settings: Settings, on_ready: OnReady, watched: Watched
+) -> None:
+    """A gateway, until stopped."""
+    address = await listener.start()
+    stack.push_async_callback(listener.stop, settings.drain_s)
+    await listener.set_serving(serving=True)
+    on_ready(address)
+    await watched.until_stopped()
+    log.info("stopping: draining")
+
+
 async def _settled(owner: Owner, materializer: Materializer) -> None:
     """Until every shard that is ours can answer, or stands still."""
-    await owner.in_step.wait()
+    await owner.settled.wait()
     await materializer.settled()
 
 

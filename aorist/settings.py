@@ -15,7 +15,7 @@ from aorist.errors import SettingError
 
 FILE = "aorist.toml"
 PREFIX = "AORIST_"
-NOT_SETTINGS = frozenset({"ADDRESS", "FAILPOINTS", "CACHE", "KAFKA", "CASSANDRA", "ETCD"})
+NOT_SETTINGS = frozenset({"ADDRESS", "FAILPOINTS", "CACHE"})
 """Variables with the prefix that mean something else: where clients call, and what tests and builds use."""
 
 HIGHEST_PORT = 65_535
@@ -78,6 +78,14 @@ class Settings:
         "native", "What serves gRPC: native is ten times faster, grpcio can do TLS.", choices=("native", "grpcio")
     )
     db: str = _set("aorist.db", "The SQLite file of the embedded mode.")
+    kafka: str = _set("", "Brokers, HOST:PORT,HOST:PORT... of the event log. Empty: the SQLite file.")
+    cassandra: str = _set("", "Contact points, HOST:PORT,HOST:PORT... of the snapshot store.")
+    etcd: str = _set("", "Endpoints, HOST:PORT,HOST:PORT... of the ownership registry.")
+    keyspace: str = _set("aorist", "Keyspace of the snapshots in Cassandra.")
+    etcd_prefix: str = _set("/aorist", "What the keys in etcd begin with; systems with different ones do not meet.")
+    replicas: int = _set(3, "Copies of topics and of snapshots, when they are made.", least=1, most=9)
+    lease_s: int = _set(2, "How long a process that is not heard of keeps its shards.", least=1, most=60)
+    standbys: int = _set(1, "How many processes keep each shard warm beside its owner.", most=8)
     checkpoint_interval_s: float = _set(10.0, "Time between checkpoints of a shard.", least=0.01, most=3600)
     max_wait_ms: int = _set(
         2000, "How long a query waits for a fresh enough answer unless it says so itself.", most=600_000

@@ -13,6 +13,7 @@ from aorist.declare.commands import Commands
 from aorist.declare.queries import Queries
 from aorist.declare.view import View
 from aorist.errors import MisdeclaredError, SettingError
+from aorist.ports import TopicSpec
 
 FILE = "aorist.toml"
 ROLES: dict[str, type] = {"command_gateway": Commands, "materializers": View, "query_gateway": Queries}
@@ -30,6 +31,11 @@ class Project:
     queries: list[Queries] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+
+    def topics(self) -> list[TopicSpec]:
+        """Every topic that is published or folded, once."""
+        declared: list[Any] = [*self.commands, *self.views.values()]
+        return list({one.schema.topic.name: one.schema.topic for one in declared}.values())
 
 
 def find_root(start: Path) -> Path | None:

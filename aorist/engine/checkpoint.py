@@ -14,6 +14,7 @@ from aorist.engine.threads import Fate, Thread
 from aorist.errors import StoreUnavailableError
 from aorist.failpoints import failpoint
 from aorist.ports import Checkpoint, SnapshotRow, SnapshotStore
+from aorist.position import NOTHING
 
 SLICE = 100
 """States serialised under one hold of a shard's lock."""
@@ -43,7 +44,7 @@ def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int
     with shard.lock:
         next_offset, changed = shard.next_offset, shard.dirty
         done = shard.checkpoint is not None and shard.checkpoint.next_offset >= next_offset
-        if done or shard.phase in (Phase.RESTORING, Phase.CLOSED):
+        if done or shard.began_at == NOTHING or shard.phase is Phase.CLOSED:
             return None
         if shard.broken:
             raise _TakenOutError
@@ -79,12 +80,31 @@ def _rows(shard: Shard, keys: Iterable[bytes]) -> Iterator[Sequence[SnapshotRow]
         yield rows
 
 
+def forget_covered(shard: Shard, store: SnapshotStore) -> None:
+    """For a standby: of its changed keys, forgets those that the owner's durable checkpoint covers, and no others. Blocks.
+
+    Forgetting more, a standby that becomes owner would take checkpoints past events of keys that nobody wrote. Raises
+    StoreUnavailableError.
+    """
+    taken = store.read_checkpoint(shard.rows)
+    if taken is None or (shard.checkpoint is not None and shard.checkpoint.next_offset >= taken.next_offset):
+        return
+    with shard.lock:
+        changed, shard.dirty = shard.dirty, set()
+    remaining = iter(changed)
+    while piece := list(islice(remaining, SLICE)):
+        with shard.lock:
+            entries = shard.entries
+            shard.dirty.update(k for k in piece if k not in entries or entries[k].offset >= taken.next_offset)
+    shard.checkpoint = taken
+
+
 class _TakenOutError(Exception):
     """A key is out of the shard after a failed apply."""
 
 
 class Checkpointer:
-    """Takes a checkpoint of every shard about every `interval_s`, and when told to. Alone writes snapshots of this process."""
+    """Takes a checkpoint of every shard owned about every `interval_s`, and when told to. Alone writes snapshots of this process."""
 
     def __init__(
         self,
@@ -108,7 +128,10 @@ class Checkpointer:
         """A checkpoint of `shard` now. False: there is none; the log and the shard say why, and the next one tries again."""
         with self._one_at_a_time:
             try:
-                checkpoint(shard, self._store, self._commit)
+                if shard.owned:
+                    checkpoint(shard, self._store, self._commit)
+                elif shard.began_at != NOTHING:
+                    forget_covered(shard, self._store)
             except StoreUnavailableError as error:
                 log.warning("no checkpoint; trying again with the next", shard=str(shard.name), problem=str(error))
                 return False

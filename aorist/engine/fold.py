@@ -11,9 +11,9 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from aorist.declare.view import View
-from aorist.engine.shard import Entry, Shard
+from aorist.engine.shard import Entry, Phase, Shard
 from aorist.engine.threads import Fate, Thread
-from aorist.errors import AoristError, LogTruncatedError, LogUnavailableError, UnfoldableError
+from aorist.errors import LogTruncatedError, LogUnavailableError, UnfoldableError
 from aorist.failpoints import failpoint
 from aorist.ports import Fetched, LogReader, Record
 from aorist.position import Partition
@@ -68,7 +68,7 @@ def compile_fold(view: View[Any]) -> Fold:
                 dirty.add(key)
             except Exception as error:  # whatever domain code raises: the shard stops here, loudly
                 problem = _problem(view, shard, offset, key, value, error)
-                if entry is not None:
+                if key in entries:  # else it was its first event, and the key stays unknown
                     shard.take_out(key, problem)
                 raise UnfoldableError(problem, offset=offset) from error
 
@@ -110,6 +110,8 @@ class Folder:
         """Folds `shard`, which is restored, from `next_offset` on."""
 
         def order() -> None:
+            if shard.phase is Phase.CLOSED:
+                return  # dropped while this order waited for another try
             try:
                 self._reader.assign(shard.partition, next_offset)
             except LogUnavailableError as error:
@@ -159,7 +161,7 @@ class Folder:
                     shard.folded(fetched, fetched.next_offset if last else piece[-1][0] + 1, piece)
                 failpoint("after_apply")
         except UnfoldableError as error:
-            self._halt(shard, error)
+            self._halt_before(shard, error, fetched.end_offset)
 
     def _poll(self) -> Sequence[Fetched]:
         if not self._shards:
@@ -175,7 +177,7 @@ class Folder:
         return ()
 
     def _halt(self, shard: Shard, error: LogTruncatedError | UnfoldableError) -> None:
-        """Stands still before the event, so as not to skip it; says so everywhere; brings back the key that was being changed."""
+        """Stands still where it is, and says so everywhere."""
         log.error(
             "shard halted",
             shard=str(shard.name),
@@ -183,17 +185,18 @@ class Folder:
             todo="mend the cause and restart; nothing was skipped",
         )
         self._let_go(shard.partition)
-        if isinstance(error, UnfoldableError):
-            offset = int(error.metadata["offset"])
-            with shard.lock:
-                shard.next_offset = offset
-            shard.halt(str(error))
-            try:
-                self._repair(shard, offset)
-            except AoristError as failure:
-                log.error("the key stays out", shard=str(shard.name), problem=str(failure))
-        else:
-            shard.halt(str(error))
+        shard.halt(str(error))
+
+    def _halt_before(self, shard: Shard, error: UnfoldableError, end_offset: int) -> None:
+        """Stands still before the event, so as not to skip it; brings back the key that was being changed."""
+        offset = int(error.metadata["offset"])
+        with shard.lock:
+            shard.next_offset, shard.end_offset = offset, end_offset
+        self._halt(shard, error)
+        try:
+            self._repair(shard, offset)
+        except Exception as failure:  # a codec is domain code and may raise anything
+            log.error("the key stays out", shard=str(shard.name), problem=str(failure), exc_info=failure)
 
     def _let_go(self, partition: Partition) -> None:
         if self._shards.pop(partition, None) is not None:

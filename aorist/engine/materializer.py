@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import structlog
 
@@ -14,7 +14,7 @@ from aorist.engine.fold import Folder
 from aorist.engine.restore import refold, restore
 from aorist.engine.shard import Shard
 from aorist.engine.threads import Fate
-from aorist.errors import LogTruncatedError, NoOwnerError, UnavailableError
+from aorist.errors import LogTruncatedError, NoOwnerError, UnavailableError, UnknownTopicError
 from aorist.ports import EventLog, ShardRows, SnapshotStore
 from aorist.position import Partition, ShardName
 
@@ -22,6 +22,7 @@ AGAIN_S = (0.1, 5.0)
 """First and longest rest between attempts to restore while log or store are away."""
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 
 class Materializer:
@@ -40,7 +41,10 @@ class Materializer:
         self._checkpointer = Checkpointer(
             lambda: list(self.shards.values()), store, self._commit, checkpoint_interval_s, self.fate
         )
-        self._restoring: dict[ShardName, asyncio.Task[None]] = {}
+        self._opening: dict[ShardName, asyncio.Task[None]] = {}
+        self.on_change: Callable[[], None] = lambda: (
+            None
+        )  # called on the loop when a shard can do more, or less, than before
 
     def start(self) -> None:
         """Starts the threads."""
@@ -55,36 +59,30 @@ class Materializer:
             raise NoOwnerError(f"{name} is not held here")
         return shard
 
-    def open(self, name: ShardName, epoch: int) -> None:
-        """Holds a shard owned under `epoch`: restores it, then folds on. Returns at once; the shard says how far it is."""
-        view = self.views[name.view]
-        topic = view.schema.topic.name
-        described = self._events.describe(topic)
-        shard = Shard(
-            view,
-            Partition(topic, name.partition),
-            ShardRows(view.name, view.build, described.id, name.partition),
-            epoch,
-        )
-        self.shards[name] = shard
-        self._restoring[name] = asyncio.create_task(self._restore(shard))
+    def open(self, name: ShardName) -> None:
+        """Holds a shard, as standby until `own`: restores it, then folds on. Returns at once; the shard says how far it is."""
+        self._opening[name] = asyncio.create_task(self._open(name))
+
+    def holds(self, name: ShardName) -> bool:
+        """It was opened and not closed since."""
+        return name in self._opening
 
     async def close(self, name: ShardName) -> None:
         """Lets go of a shard, with a last checkpoint. What waits for it fails with NO_OWNER."""
+        opening = self._opening.pop(name, None)
+        if opening is not None:
+            opening.cancel()
         shard = self.shards.get(name)
         if shard is None:
             return
-        restoring = self._restoring.pop(name, None)
-        if restoring is not None:
-            restoring.cancel()
         await asyncio.to_thread(self._checkpointer.take, shard)
-        self._folders[name.view].drop(shard)
         shard.close()
+        self._folders[name.view].drop(shard)
         del self.shards[name]
 
     async def stop(self) -> None:
         """Ends the threads. Shards still held are closed first."""
-        for name in list(self.shards):
+        for name in list(self._opening):
             await self.close(name)
         self._checkpointer.stop()
         for folder in self._folders.values():
@@ -92,26 +90,35 @@ class Materializer:
         for thread in (self._checkpointer.thread, *(folder.thread for folder in self._folders.values())):
             await asyncio.to_thread(thread.join)
 
-    async def _restore(self, shard: Shard) -> None:
+    async def _open(self, name: ShardName) -> None:
+        view = self.views[name.view]
+        topic = view.schema.topic.name
+        described = await self._until_there(name, self._events.describe, topic)
+        rows = ShardRows(view.name, view.build, described.id, name.partition)
+        shard = self.shards[name] = Shard(view, Partition(topic, name.partition), rows, 0)
+        shard.on_change = self.on_change
+        try:
+            next_offset = await self._until_there(name, restore, shard, self._store, self._events)
+        except LogTruncatedError as error:
+            log.error("shard refused", shard=str(name), problem=str(error))
+            shard.halt(str(error))
+        except Exception as error:  # a codec is domain code and may raise anything
+            log.error("shard refused: its rows cannot be read", shard=str(name), exc_info=error)
+            shard.halt(f"its rows cannot be read: {type(error).__name__}: {error}")
+        else:
+            self._folders[view.name].hold(shard, next_offset)
+            log.info("restored", shard=str(name), keys=len(shard.entries), next_offset=next_offset)
+
+    async def _until_there(self, name: ShardName, call: Callable[..., T], *arguments: object) -> T:
+        """`call`'s result, off the loop; tries again while log or store are away, or the topic is, until closed from outside."""
         rest = AGAIN_S[0]
-        while True:  # until restored, halted, or closed from outside
+        while True:
             try:
-                next_offset = await asyncio.to_thread(restore, shard, self._store, self._events)
-                break
-            except LogTruncatedError as error:
-                log.error("shard refused", shard=str(shard.name), problem=str(error))
-                shard.halt(str(error))
-                return
-            except Exception as error:  # a codec is domain code and may raise anything
-                if not isinstance(error, UnavailableError):
-                    log.error("shard refused: its rows cannot be read", shard=str(shard.name), exc_info=error)
-                    shard.halt(f"its rows cannot be read: {type(error).__name__}: {error}")
-                    return
-                log.warning("not restored; trying again", shard=str(shard.name), problem=str(error), rest_s=rest)
+                return await asyncio.to_thread(call, *arguments)
+            except (UnavailableError, UnknownTopicError) as error:
+                log.warning("not restored; trying again", shard=str(name), problem=str(error), rest_s=rest)
                 await asyncio.sleep(rest)
                 rest = min(rest * 2, AGAIN_S[1])
-        self._folders[shard.view.name].hold(shard, next_offset)
-        log.info("restored", shard=str(shard.name), epoch=shard.epoch, keys=len(shard.entries), next_offset=next_offset)
 
     def _commit(self, shard: Shard, next_offset: int) -> None:
         self._folders[shard.view.name].commit(shard.partition, next_offset)

@@ -1,18 +1,33 @@
-"""Who owns what: every member computes the same placement from the same registry and claims its part. No leader."""
+"""Who owns what: every member computes the same placement from the same registry and claims its part. No leader.
+
+A member holds the shards that it should own or stand by for, and folds them all. It claims one that nobody has as soon as it can answer
+for it; one that another has, once it is warm, if it is the better place: the two may both answer for a moment, which is harmless, since
+what they say of one position is the same. Whoever loses a shard folds on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
 import structlog
 
 from aorist.engine.materializer import Materializer
-from aorist.errors import NoOwnerError
-from aorist.ports import Member, Ownership, OwnershipRegistry, Session
+from aorist.engine.shard import Phase
+from aorist.errors import NoOwnerError, UnavailableError
+from aorist.ports import Claim, Member, Ownership, OwnershipRegistry, Session
 from aorist.position import ShardName
+
+MOVE_S = 0.05
+"""Least time between two shards that a member takes over from living ones: not all at once."""
+
+YIELD_S = 0.3
+"""How long a standby leaves a free shard to the member that it should go to."""
+
+AGAIN_S = (0.1, 2.0)
+"""First and longest rest between attempts to reach the registry."""
 
 log = structlog.get_logger()
 
@@ -30,47 +45,150 @@ def placement(shard: ShardName, members: Iterable[Member]) -> list[str]:
 
 
 class Owner:
-    """Keeps one process's shards in step with the registry: claims what it should own, opens it, closes what it lost."""
+    """Keeps one process's shards in step with the registry."""
 
     def __init__(
-        self, registry: OwnershipRegistry, member: Member, partitions: Mapping[str, int], materializer: Materializer
+        self,
+        registry: OwnershipRegistry,
+        member: Member,
+        partitions: Mapping[str, int],
+        materializer: Materializer,
+        standbys: int,
     ) -> None:
-        """`partitions`: of each view's topic."""
-        self._registry, self._member, self._materializer = registry, member, materializer
+        """`partitions`: of each view's topic. `standbys`: members that hold each shard warm beside its owner."""
+        self._registry, self._member, self._materializer, self._standbys = registry, member, materializer, standbys
         self._shards: Sequence[ShardName] = [
             ShardName(view, index) for view in member.views for index in range(partitions[view])
         ]
+        self._ownership = Ownership(revision=0)
         self._session: Session | None = None
-        self._epochs: dict[ShardName, int] = {}
-        self.in_step = asyncio.Event()
-        """Set once the registry has been followed for the first time."""
+        self._epochs: dict[ShardName, int] = {}  # of what we own
+        self._wake = asyncio.Event()
+        self._next_move = 0.0
+        self._free_since: dict[ShardName, float] = {}
+        self.settled = asyncio.Event()
+        """Set once every shard that should be ours is, or cannot be."""
+        materializer.on_change = self._wake.set
 
     async def run(self) -> None:
-        """Joins and follows the registry until cancelled."""
-        self._session = await self._registry.join(self._member)
-        async for ownership in self._registry.watch():
-            for shard in self._shards:
-                await self._follow(shard, ownership, self._session)
-            self.in_step.set()
+        """Follows the registry, and joins it again whenever the lease was lost, until cancelled."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            while True:
+                self._session = await self._join()
+                await self._follow(self._session, watching)
+                log.warning("lease lost: nothing is ours any more; joining again", member=self._member.name)
+                self._disown(list(self._epochs))
+        finally:
+            watching.cancel()
 
-    async def _follow(self, shard: ShardName, ownership: Ownership, session: Session) -> None:
+    async def _watch(self) -> None:
+        async for ownership in self._registry.watch():
+            self._ownership = ownership
+            self._wake.set()
+
+    async def _join(self) -> Session:
+        rest = AGAIN_S[0]
+        while True:
+            try:
+                return await self._registry.join(self._member)
+            except UnavailableError as error:
+                log.warning("not joined; trying again", member=self._member.name, problem=str(error), rest_s=rest)
+                await asyncio.sleep(rest)
+                rest = min(rest * 2, AGAIN_S[1])
+
+    async def _follow(self, session: Session, watching: asyncio.Task[None]) -> None:
+        """Until the session has ended."""
+        ended = asyncio.create_task(session.ended())
+        try:
+            while not ended.done():
+                self._wake.clear()
+                again_s = await self._look_at_all(session)
+                waking = asyncio.create_task(self._wake.wait())
+                await asyncio.wait((waking, ended, watching), timeout=again_s, return_when=asyncio.FIRST_COMPLETED)
+                waking.cancel()
+                if watching.done():
+                    watching.result()  # raises
+        finally:
+            ended.cancel()
+
+    async def _look_at_all(self, session: Session) -> float | None:
+        """Every shard, by what the registry says now. Returns after how long to look again though nothing changed."""
+        if self._member.name not in self._ownership.members:
+            return None  # the registry as we know it is from before we joined
+        again = [await self._look_at(shard, session) for shard in self._shards]
+        if all(self._has_settled(shard) for shard in self._shards):
+            self.settled.set()
+        return min((seconds for seconds in again if seconds is not None), default=None)
+
+    async def _look_at(self, shard: ShardName, session: Session) -> float | None:
+        ownership, me = self._ownership, self._member.name
+        order = placement(shard, ownership.members.values())
         claim, held = ownership.claims.get(shard), self._epochs.get(shard)
-        if held is not None and (claim is None or claim.epoch > held) and ownership.revision >= held:
-            log.warning("ownership lost", shard=str(shard), epoch=held, owner=claim.member if claim else None)
-            del self._epochs[shard]
-            await self._materializer.close(shard)
+        if held is not None and (claim is None or claim.epoch != held) and ownership.revision >= held:
+            log.info("shard passed on", shard=str(shard), epoch=held, to=claim.member if claim else None)
+            self._disown([shard])
             held = None
-        if held is not None or placement(shard, ownership.members.values())[:1] != [self._member.name]:
-            return
-        if claim is not None and claim.member in ownership.members and claim.member != self._member.name:
-            return  # the one who has it keeps it until it is gone
-        epoch = await session.claim(shard, claim.epoch if claim else 0)
+        wanted = me in order[: 1 + self._standbys]
+        if not wanted and held is None:
+            if self._materializer.holds(shard):
+                await self._materializer.close(shard)
+            return None
+        if not self._materializer.holds(shard):
+            self._materializer.open(shard)
+        if held is not None:
+            return None
+        self._show_owner(shard, claim)
+        return await self._claim_if_due(shard, session, claim, order)
+
+    async def _claim_if_due(
+        self, shard: ShardName, session: Session, claim: Claim | None, order: Sequence[str]
+    ) -> float | None:
+        """Claims it when it is free and we can answer for it, or when another has it but it is better placed with us."""
+        here, me, now = self._materializer.shards.get(shard), self._member.name, time.monotonic()
+        if here is None or here.phase is not Phase.SERVING:
+            return None  # its change wakes us
+        if claim is not None and claim.member in order and claim.member != me:
+            self._free_since.pop(shard, None)
+            if order[0] != me or not here.warm:
+                return None
+            if now < self._next_move:
+                return self._next_move - now
+            self._next_move = now + MOVE_S
+        elif order[0] != me:
+            since = self._free_since.setdefault(shard, now)
+            if now < since + YIELD_S:
+                return since + YIELD_S - now
+        try:
+            epoch = await session.claim(shard, claim.epoch if claim else 0)
+        except UnavailableError as error:
+            log.warning("not claimed; trying again", shard=str(shard), problem=str(error))
+            return AGAIN_S[0]
         if epoch is not None:
             self._epochs[shard] = epoch
-            self._materializer.open(shard, epoch)
+            here.own(epoch)
+            log.info("shard owned", shard=str(shard), epoch=epoch, instead_of=claim.member if claim else None)
+        return None
+
+    def _show_owner(self, shard: ShardName, claim: Claim | None) -> None:
+        here = self._materializer.shards.get(shard)
+        if here is not None and not here.owned:
+            here.stand_by(claim.epoch if claim else 0)
+
+    def _disown(self, shards: Iterable[ShardName]) -> None:
+        for shard in shards:
+            del self._epochs[shard]
+            if shard in self._materializer.shards:
+                self._materializer.shards[shard].stand_by(0)
+
+    def _has_settled(self, shard: ShardName) -> bool:
+        if shard in self._epochs or placement(shard, self._ownership.members.values())[0] != self._member.name:
+            return True
+        here = self._materializer.shards.get(shard)
+        return here is not None and here.phase is Phase.HALTED
 
     def check_lease(self) -> None:
-        """To be called after an answer was built, before it leaves: raises NoOwnerError once the lease may have run out meanwhile."""
+        """After an owner's answer was built, before it leaves: raises NoOwnerError once the lease may have run out meanwhile."""
         if self._session is None or time.monotonic() >= self._session.valid_until():
             raise NoOwnerError(f"{self._member.name} could not renew its lease: another may own its shards by now")
 
@@ -78,8 +196,14 @@ class Owner:
         """Checkpoints and gives up every shard, then leaves the registry."""
         for shard, epoch in list(self._epochs.items()):
             await self._materializer.close(shard)
-            if self._session is not None:
-                await self._session.release(shard, epoch)
+            await self._quietly(self._session.release(shard, epoch) if self._session else None)
         self._epochs.clear()
-        if self._session is not None:
-            await self._session.leave()
+        await self._quietly(self._session.leave() if self._session else None)
+
+    async def _quietly(self, farewell: Awaitable[object] | None) -> None:
+        """The lease ends what could not be ended in order."""
+        try:
+            if farewell is not None:
+                await farewell
+        except UnavailableError as error:
+            log.warning("left without a word: the lease will end it", member=self._member.name, problem=str(error))

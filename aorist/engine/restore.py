@@ -23,9 +23,10 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
 
     Step 1. Read the checkpoint, before any row: rows written meanwhile can only be newer than it.
     Step 2. Read the rows. They may be ahead of the checkpoint; each says how far it is, and events up to there are passed over.
-    Step 3. Make sure that the log still reaches back to the checkpoint.
+    Step 3. Make sure that the log still reaches back to the checkpoint, and as far as the rows.
 
-    Raises LogTruncatedError when it does not (events would be skipped), StoreUnavailableError, LogUnavailableError.
+    Raises LogTruncatedError when it does not (events would be skipped, new ones taken for those in the rows), StoreUnavailableError,
+    LogUnavailableError.
     """
     # Step 1.
     checkpoint = store.read_checkpoint(shard.rows)
@@ -38,6 +39,12 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
     shard.checkpoint = checkpoint
     # Step 3.
     bounds = events.bounds(shard.partition)
+    if shard.row_offset >= bounds.end:
+        raise LogTruncatedError(
+            f"{shard.partition} ends at offset {bounds.end}, but a row of {shard.name} already holds event {shard.row_offset}: the log "
+            "lost its end, and new events would be taken for old ones; rebuild the view under a new build, or restore the log",
+            shard.partition,
+        )
     if checkpoint is None:
         return bounds.start
     if not bounds.start <= checkpoint.next_offset <= bounds.end:
@@ -55,10 +62,12 @@ def refold(shard: Shard, upto: int, store: SnapshotStore, reader: LogReader) -> 
     Raises LogUnavailableError, LogTruncatedError, StoreUnavailableError; the key then stays out, with the reason why it is.
     """
     handlers, parse = shard.view.handlers, shard.view.schema.envelope.FromString
+    # Before the row, as in `restore`: a checkpoint that ends meanwhile may only make the row newer.
+    start = shard.checkpoint.next_offset if shard.checkpoint else shard.began_at
     for key in list(shard.broken):
         row = store.read_row(shard.rows, key)
         entry = Entry(shard.view.codec.decode(row.state), row.offset) if row else Entry(shard.view.state(), NOTHING)
-        for offset, record_key, value in _between(reader, shard, upto):
+        for offset, record_key, value in _between(reader, shard, start, upto):
             if record_key == key and offset > entry.offset and value is not None:
                 envelope = parse(value)
                 field = envelope.WhichOneof("event")
@@ -74,11 +83,10 @@ def refold(shard: Shard, upto: int, store: SnapshotStore, reader: LogReader) -> 
         )
 
 
-def _between(reader: LogReader, shard: Shard, upto: int) -> Iterator[Record]:
-    """The events from the shard's checkpoint, or the beginning, up to before `upto`."""
-    reached = shard.checkpoint.next_offset if shard.checkpoint else shard.began_at
-    reader.assign(shard.partition, reached)
-    silent = 0
+def _between(reader: LogReader, shard: Shard, start: int, upto: int) -> Iterator[Record]:
+    """The events from `start` up to before `upto`."""
+    reader.assign(shard.partition, start)
+    reached, silent = start, 0
     while reached < upto:
         before = reached
         for fetched in reader.poll(PAGE, 1.0):

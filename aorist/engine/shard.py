@@ -60,6 +60,9 @@ class Shard:
     def __init__(self, view: View[Any], partition: Partition, rows: ShardRows, epoch: int) -> None:
         self.view, self.partition, self.rows, self.epoch = view, partition, rows, epoch
         self.name = ShardName(view.name, partition.number)
+        self.owned = epoch > 0
+        self.warm = False  # has reached the end of the log since it was restored
+        self.on_change: Callable[[], None] = lambda: None  # called on the loop when phase or warmth has changed
         self.lock = Lock()
         self.phase = Phase.RESTORING
         self.problem = ""  # why it stands still
@@ -67,7 +70,7 @@ class Shard:
         self.entries: dict[bytes, Entry] = {}
         self.dirty: set[bytes] = set()
         self.broken: dict[bytes, str] = {}  # keys taken out after a failed apply, with the reason
-        self.began_at = 0  # where folding began in this process
+        self.began_at = NOTHING  # where folding began in this process; NOTHING: it has not
         self.next_offset = 0
         self.end_offset = 0
         self.row_offset = NOTHING  # the newest event in any restored row: younger than this we may not answer
@@ -86,6 +89,8 @@ class Shard:
     def begin(self, next_offset: int) -> None:
         """Restored: folding goes on at `next_offset`."""
         with self.lock:
+            if self.phase is Phase.CLOSED:
+                return
             self.began_at = self.next_offset = self.end_offset = next_offset
             self._new_keys = list(self.entries)
             self.phase = Phase.CATCHING_UP
@@ -95,12 +100,18 @@ class Shard:
         """Called under the lock after `piece`: everything below `upto` is in the state. Wakes whom it concerns, once."""
         self.next_offset = upto
         self.end_offset = max(fetched.end_offset, upto)
+        changed = False
         if upto >= fetched.next_offset:
             self._looked_at = time.monotonic()
             if fetched.time_us:
                 self._event_time_us = fetched.time_us
-        if self.phase is Phase.CATCHING_UP and upto > self.row_offset:
-            self.phase = Phase.SERVING
+            if self.phase is Phase.CATCHING_UP and upto > self.row_offset:
+                self.phase = Phase.SERVING  # not within the first batch: how old it is says only its last event
+                changed = True
+            if not self.warm and upto >= self.end_offset:
+                self.warm = changed = True
+        if changed:
+            self._loop.call_soon_threadsafe(self.on_change)
         woken = {event for _, key, _ in piece for event in self._watched.get(key, ())} if self._watched else set()
         if woken or any(w.ready() for w in self._waiters):
             self._loop.call_soon_threadsafe(self._wake, woken)
@@ -125,8 +136,17 @@ class Shard:
         with self.lock:
             self.phase, self.problem = Phase.HALTED, problem
         self._loop.call_soon_threadsafe(self._wake_all)
+        self._loop.call_soon_threadsafe(self.on_change)
 
     # --- the loop ---
+
+    def own(self, epoch: int) -> None:
+        """This process owns it, under `epoch`."""
+        self.epoch, self.owned = epoch, True
+
+    def stand_by(self, epoch: int) -> None:
+        """Another owns it, under `epoch` (0: nobody). It folds on, so that its state stays true."""
+        self.epoch, self.owned = epoch, False
 
     def _wake(self, watches: Collection[asyncio.Event]) -> None:
         for event in watches:
@@ -183,8 +203,10 @@ class Shard:
 
         Raises NoOwnerError, RestoringError, HaltedError, StaleError.
         """
-        if not self.is_fresh(read) and timeout_s > 0:
-            await self._until(lambda: self.is_fresh(read) or self.phase in (Phase.HALTED, Phase.CLOSED), timeout_s)
+        ended, deadline = (Phase.HALTED, Phase.CLOSED), time.monotonic() + timeout_s
+        # Again and again: what was fresh for the fold thread may be too old by the time that this loop has its turn.
+        while not self.is_fresh(read) and self.phase not in ended and (left_s := deadline - time.monotonic()) > 0:
+            await self._until(lambda: self.is_fresh(read) or self.phase in ended, left_s)
         self.check_held()
         if self.is_fresh(read):
             return False
@@ -211,7 +233,9 @@ class Shard:
             raise self._not_yet()
 
     def _serves(self) -> bool:
-        return self.phase is Phase.SERVING or (self.phase is Phase.HALTED and self.next_offset > self.row_offset)
+        if self.phase is Phase.HALTED:
+            return self.began_at != NOTHING and self.next_offset > self.row_offset
+        return self.phase is Phase.SERVING
 
     def _not_yet(self) -> UnavailableError:
         if self.phase is Phase.HALTED:
@@ -260,10 +284,14 @@ class Shard:
         behind_ms = time.time() * 1000 - self._event_time_us / 1000 if self._event_time_us else 0
         return Lag(self.end_offset - self.next_offset, int(max(since_look_ms, behind_ms)))
 
+    @property
+    def role(self) -> read_pb2.Role.ValueType:
+        return read_pb2.ROLE_OWNER if self.owned else read_pb2.ROLE_STANDBY
+
     def header(self, *, stale: bool) -> read_pb2.ReadHeader:
         lag = self.lag()
         header = read_pb2.ReadHeader(
-            lag_events=lag.events, lag_ms=lag.ms, epoch=self.epoch, role=read_pb2.ROLE_OWNER, stale=stale
+            lag_events=lag.events, lag_ms=lag.ms, epoch=self.epoch, role=self.role, stale=stale
         )
         header.position.topic, header.position.partition = self.partition
         header.position.offset = self.next_offset - 1

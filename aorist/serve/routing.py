@@ -130,11 +130,17 @@ class Router:
         self.ownership = Ownership(revision=0)
         self._workers: dict[str, Worker] = {}
         self._changed = asyncio.Event()
+        self._informed = asyncio.Event()
+
+    async def informed(self) -> None:
+        """Returns once the registry has been read for the first time."""
+        await self._informed.wait()
 
     async def run(self) -> None:
         """Follows the registry until cancelled."""
         async for ownership in self._registry.watch():
             self.ownership = ownership
+            self._informed.set()
             self._changed.set()
             self._changed = asyncio.Event()
             gone = set(self._workers) - {member.address for member in ownership.members.values()}

@@ -11,11 +11,11 @@ from google.protobuf.message import Message
 from aorist.declare.view import Query
 from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Shard
-from aorist.errors import AoristError, InvalidRequestError, UnknownKeyError, Violation
+from aorist.errors import AoristError, InvalidRequestError, NoOwnerError, UnknownKeyError, Violation
 from aorist.position import NOTHING, ShardName
 from aorist.serve.errors import status_of
 from aorist.serve.transport import Listener
-from aorist.v1 import read_pb2, status_pb2, worker_pb2
+from aorist.v1 import status_pb2, worker_pb2
 
 CHUNK = 50
 """Keys of a list answered under one hold of the shard's lock."""
@@ -80,8 +80,7 @@ class WorkerService:
                 answer = worker_pb2.Answer(
                     response=_one(shard, query, ask, question.key, stale=stale)[0], epoch=shard.epoch
                 )
-            shard.check_held()
-            self._check_lease()  # after the answer was built: it was true while we owned the shard
+            self._check_role(shard, question)
             return answer
         except AoristError as error:
             return worker_pb2.Answer(error=status_of(error))
@@ -95,14 +94,21 @@ class WorkerService:
                 stale = await shard.fresh(read, request.question.timeout_ms / 1000)
                 changed.clear()  # before the answer is built: what comes after is in it, or sets the event again
                 response, offset = _one(shard, query, ask, request.question.key, stale=stale)
-                shard.check_held()
-                self._check_lease()
+                self._check_role(shard, request.question)
                 sent = time.monotonic()
                 yield worker_pb2.WatchResponse(response=response, offset=offset, epoch=shard.epoch)
                 await changed.wait()
                 rest = sent + request.min_interval_ms / 1000 - time.monotonic()
                 if rest > 0:
                     await asyncio.sleep(rest)
+
+    def _check_role(self, shard: Shard, question: worker_pb2.Question) -> None:
+        """After the answer was built, before it leaves: what it says was true while we had that role."""
+        shard.check_held()
+        if shard.owned:
+            self._check_lease()
+        elif not question.standby_will_do:
+            raise NoOwnerError(f"{shard.name} is not owned here")
 
     def _find(self, question: worker_pb2.Question) -> tuple[Shard, Query, Message]:
         shard = self._materializer.shard(ShardName(question.view, question.partition))
@@ -171,7 +177,7 @@ def shard_status(shard: Shard, member: str) -> status_pb2.ShardStatus:
             partition=shard.name.partition,
             member=member,
             epoch=shard.epoch,
-            role=read_pb2.ROLE_OWNER,
+            role=shard.role,
             phase=shard.phase.value,
             offset=shard.next_offset - 1,
             lag_events=lag.events,

@@ -1,0 +1,242 @@
+"""Checkpoints: rows are durable first, then the checkpoint that speaks for them, then the log is told. A failure leaves keys changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aorist.engine import checkpoint as checkpoints
+from aorist.engine.checkpoint import Checkpointer
+from aorist.engine.shard import Shard
+from aorist.engine.threads import Fate
+from aorist.errors import StoreUnavailableError
+from aorist.ports import SnapshotRow
+from tests.unit.engine.rig import Rig
+from tests.unit.engine.stores import FailingStore, WrappedStore
+from tests.unit.engine.views import Added, Noted, counts
+
+
+async def test_rows_then_checkpoint_then_commit(rig: Rig) -> None:
+    steps: list[str] = []
+    rig.open()
+    await rig.publish(Added(id="a", amount=1), Added(id="b", amount=2))
+    rig.fold()
+
+    def commit(_: object, next_offset: int) -> None:
+        stored = rig.store.read_checkpoint(rig.rows)
+        assert stored is not None
+        steps.append(f"commit {next_offset} after checkpoint {stored.next_offset}")
+
+    def before(method: str, argument: Any = None) -> None:
+        if method == "write_checkpoint":
+            assert {key for key, (_, offset) in rig.stored().items() if offset < argument.next_offset} == {b"a", b"b"}
+        if method.startswith("write"):
+            steps.append(method)
+
+    store, rig.store = rig.store, rig.store
+    checkpoints.checkpoint(rig.shard, WrappedStore(store, before), commit)
+    assert steps == ["write_rows", "write_checkpoint", "commit 2 after checkpoint 2"]
+
+
+async def test_a_checkpoint_holds_position_epoch_and_time(rig: Rig) -> None:
+    rig.open()
+    rig.open()
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    taken = rig.checkpoint()
+    assert taken is not None
+    assert (taken.next_offset, taken.epoch) == (1, 2)
+    assert 0 <= rig.clock_us() - taken.time_us < 60_000_000
+    assert rig.store.read_checkpoint(rig.rows) == taken == rig.shard.checkpoint
+    assert rig.committed == [1]
+
+
+async def test_only_what_changed_is_written(rig: Rig) -> None:
+    rig.open()
+    await rig.publish(*(Added(id=f"k{n}", amount=1) for n in range(5)))
+    rig.fold()
+    rig.checkpoint()
+    await rig.publish(Added(id="k3", amount=2))
+    rig.fold()
+    written: list[SnapshotRow] = []
+    rig.store = WrappedStore(
+        rig.store, lambda method, *rest: written.extend(rest[0]) if method == "write_rows" else None
+    )
+    rig.checkpoint()
+    assert written == [SnapshotRow(b"k3", counts(1, 2), 5, 1)]
+    assert rig.shard.dirty == set()
+
+
+async def test_many_keys_are_written_in_pieces(rig: Rig) -> None:
+    rig.open()
+    await rig.publish(*(Added(id=f"k{n}", amount=n) for n in range(250)))
+    rig.fold()
+    sizes: list[int] = []
+    rig.store = WrappedStore(
+        rig.store, lambda method, *rest: sizes.append(len(rest[0])) if method == "write_rows" else None
+    )
+    rig.checkpoint()
+    assert sizes == [100, 100, 50]
+    assert rig.stored() == {f"k{n}".encode(): (counts(n), n) for n in range(250)}
+
+
+async def test_without_anything_new_there_is_no_checkpoint(rig: Rig) -> None:
+    rig.open()
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    assert rig.checkpoint() is not None
+    assert rig.checkpoint() is None
+    assert rig.committed == [1]
+
+
+async def test_a_checkpoint_moves_on_over_events_that_change_nothing(rig: Rig) -> None:
+    """Else a restore would start further and further back, until the log has forgotten it."""
+    rig.open()
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    rig.checkpoint()
+    await rig.publish(Noted(id="a"), Noted(id="b"))
+    rig.fold()
+    taken = rig.checkpoint()
+    assert taken is not None
+    assert taken.next_offset == 3
+    assert rig.stored() == {b"a": (counts(1), 0)}
+
+
+@pytest.mark.parametrize(
+    ("method", "nth", "durable"),
+    [("write_rows", 1, 0), ("write_rows", 2, 100), ("write_checkpoint", 1, 150)],
+    ids=["first rows", "second piece of rows", "checkpoint"],
+)
+async def test_what_fails_stays_changed_and_the_next_one_covers_it(
+    rig: Rig, method: str, nth: int, durable: int
+) -> None:
+    rig.open()
+    await rig.publish(*(Added(id=f"k{n}", amount=n) for n in range(150)))
+    rig.fold()
+    whole, rig.store = rig.store, FailingStore(rig.store, method, nth)
+    with pytest.raises(StoreUnavailableError):
+        rig.checkpoint()
+    rig.store = whole
+    assert len(rig.shard.dirty) == 150
+    assert rig.store.read_checkpoint(rig.rows) is None
+    assert rig.shard.checkpoint is None
+    assert rig.committed == []
+    assert len(rig.stored()) == durable
+    await rig.publish(Added(id="k0", amount=7))
+    rig.fold()
+    taken = rig.checkpoint()
+    assert taken is not None
+    assert taken.next_offset == 151
+    assert len(rig.stored()) == 150
+    rig.open()
+    rig.fold()
+    assert rig.states()[b"k0"] == counts(0, 7)
+
+
+async def test_a_key_changed_while_its_checkpoint_failed_is_still_changed(rig: Rig) -> None:
+    rig.open()
+    await rig.publish(Added(id="a", amount=1), Added(id="b", amount=2))
+    rig.fold()
+    whole = rig.store
+    await rig.publish(Added(id="c", amount=3))
+
+    def fold_and_fail(method: str, *_: object) -> None:
+        if method == "write_rows":
+            rig.fold()
+            raise StoreUnavailableError("down")
+
+    rig.store = WrappedStore(whole, fold_and_fail)
+    with pytest.raises(StoreUnavailableError):
+        rig.checkpoint()
+    rig.store = whole
+    assert rig.shard.dirty == {b"a", b"b", b"c"}
+
+
+async def test_a_state_changed_after_the_position_was_noted_goes_ahead_of_it_and_stays_changed(rig: Rig) -> None:
+    rig.open()
+    await rig.publish(*(Added(id=f"k{n:03}", amount=1) for n in range(101)))
+    rig.fold()
+    await rig.publish(*(Added(id=f"k{n:03}", amount=2) for n in range(101)))
+    whole = rig.store
+
+    def fold_between_pieces(method: str, *_: object) -> None:
+        if method == "write_rows":
+            rig.fold()
+
+    rig.store = WrappedStore(whole, fold_between_pieces)
+    taken = rig.checkpoint()
+    rig.store = whole
+    assert taken is not None
+    assert taken.next_offset == 101
+    assert len(rig.shard.dirty) == 101
+    ahead = [offset for state, offset in rig.stored().values() if state == counts(1, 2)]
+    assert len(ahead) == 1  # of the second piece, which was serialised after the fold
+    assert ahead[0] >= 101
+    rig.open()
+    rig.fold()
+    assert set(rig.states().values()) == {counts(1, 2)}
+
+
+async def test_a_shard_that_was_never_restored_writes_nothing(rig: Rig) -> None:
+    rig.open()
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    rig.checkpoint()
+    shard = Shard(rig.view, rig.partition, rig.rows, 9)
+    shard.halt("its rows cannot be read")
+    assert checkpoints.checkpoint(shard, rig.store, lambda *_: rig.committed.append(-1)) is None
+    assert rig.committed == [1]
+
+
+async def test_a_closed_shard_writes_nothing(rig: Rig) -> None:
+    rig.open()
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    rig.shard.close()
+    assert rig.checkpoint() is None
+    assert rig.stored() == {}
+
+
+async def test_a_former_owner_cannot_move_a_checkpoint_or_rows_back(rig: Rig) -> None:
+    former = rig.open()
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    folder = rig.folder
+    rig.open()
+    await rig.publish(Added(id="a", amount=2))
+    rig.fold()
+    rig.checkpoint()
+    rig.shard, rig.folder = former, folder
+    rig.checkpoint()
+    stored = rig.store.read_checkpoint(rig.rows)
+    assert stored is not None
+    assert (stored.next_offset, stored.epoch) == (2, 2)
+    assert rig.stored() == {b"a": (counts(1, 2), 1)}
+
+
+async def test_a_codec_that_raises_is_trouble_that_is_told_and_ends_with_the_next_checkpoint(rig: Rig) -> None:
+    shard = rig.open()
+    await rig.publish(Added(id="a", amount=1), Added(id="b", amount=2))
+    rig.fold()
+    taker = Checkpointer(lambda: [shard], rig.store, lambda *_: None, 60, Fate())
+    right, shard.entries[b"a"].state.amounts = shard.entries[b"a"].state.amounts, ["no number"]
+    assert taker.take(shard) is False
+    assert shard.trouble.startswith("a state cannot be serialised: TypeError")
+    assert shard.dirty == {b"a", b"b"}
+    assert rig.store.read_checkpoint(rig.rows) is None
+    shard.entries[b"a"].state.amounts = right
+    assert taker.take(shard) is True
+    assert shard.trouble == ""
+    assert rig.stored() == {b"a": (counts(1), 0), b"b": (counts(2), 1)}
+
+
+async def test_an_absent_store_is_tried_again(rig: Rig) -> None:
+    shard = rig.open()
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    taker = Checkpointer(lambda: [shard], FailingStore(rig.store, "write_rows"), lambda *_: None, 60, Fate())
+    assert taker.take(shard) is False
+    assert shard.trouble == ""
+    assert rig.checkpoint() is not None

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
 
     Raises AoristError when it cannot start; so do all below.
     """
+    _set_up_threads()
     async with AsyncExitStack() as stack:
         database = Database(settings.db)
         stack.callback(database.close)
@@ -74,6 +76,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
 
 async def serve_command_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
     """Command services on Kafka. Any number of them may run side by side."""
+    _set_up_threads()
     async with AsyncExitStack() as stack:
         events = open_log(settings)
         stack.callback(events.close)
@@ -84,6 +87,7 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
 
 async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
     """Query services, routed by etcd. Any number of them may run side by side."""
+    _set_up_threads()
     async with AsyncExitStack() as stack:
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
@@ -97,6 +101,7 @@ async def serve_materializer(
     project: Project, views: Sequence[str], settings: Settings, on_ready: OnReady, stop: asyncio.Event
 ) -> None:
     """A worker for `views` on Kafka, Cassandra and etcd. `on_ready` gets its address once it answers for all that it should own."""
+    _set_up_threads()
     async with AsyncExitStack() as stack:
         events, store = open_log(settings), open_store(settings)
         stack.callback(events.close)
@@ -111,6 +116,12 @@ async def serve_materializer(
             on_ready(address)
             await watched.until_stopped()
             log.info("stopping: draining, then a last checkpoint")
+
+
+def _set_up_threads() -> None:
+    """Of the running loop and its process."""
+    sys.setswitchinterval(SWITCH_S)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MOST_STALLED, "aorist"))
 
 
 def open_log(settings: Settings) -> KafkaEventLog:
@@ -159,7 +170,6 @@ async def _worker(
     watched: Watched,
 ) -> AsyncIterator[tuple[Owner, Materializer, str]]:
     """A worker: folds, answers gateways at the address given, owns its part. Leaves with a checkpoint of everything."""
-    sys.setswitchinterval(SWITCH_S)
     events, store, registry = ports
     name = settings.member or f"{socket.gethostname()}-{os.getpid()}"
     partitions = {view: project.views[view].schema.topic.partitions for view in views}

@@ -15,7 +15,9 @@ from aorist.adapters.local import LocalOwnershipRegistry
 from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
 from aorist.ports import EventLog, Fetched, LogReader, OwnershipRegistry, Record, SnapshotStore
 from aorist.position import Partition
+from tests.contract.cassandra import cassandra
 from tests.contract.etcd import etcd
+from tests.contract.kafka import kafka
 
 PATIENCE_S = 30.0
 """How long a test waits for what must happen; reached only by one that fails."""
@@ -104,8 +106,11 @@ async def sqlite(folder: Path) -> AsyncIterator[SqliteHarness]:
     await harness.close()
 
 
-LOGS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[LogHarness]]] = {"sqlite": sqlite}
-STORES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StoreHarness]]] = {"sqlite": sqlite}
+LOGS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[LogHarness]]] = {"sqlite": sqlite, "kafka": kafka}
+STORES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StoreHarness]]] = {
+    "sqlite": sqlite,
+    "cassandra": cassandra,
+}
 REGISTRIES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[RegistryHarness]]] = {
     "local": sqlite,
     "etcd": etcd,

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
+import atexit
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from aorist.adapters.kafka import KafkaEventLog
 from aorist.ports import Record
 from aorist.position import Partition
+from stack.cluster import KafkaCluster
 
 PATIENCE_S = 60.0
+
+
+@cache
+def shared_kafka() -> KafkaCluster:
+    """One broker for the whole run, started when first needed. Topics have names of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="aorist-kafka-"))
+    cluster = KafkaCluster(folder, brokers=1, settings={"log.cleaner.backoff.ms": "100"})
+    cluster.start()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(cluster.brokers[0].kill)  # called first; nobody needs what it stored
+    return cluster
 
 
 class KafkaHarness:
@@ -41,12 +63,14 @@ class KafkaHarness:
             future.result()
 
     def force_compaction(self, topic: str) -> None:
-        """Has the cleaner take everything. The segment being written is never cleaned, and a segment ends only when something is
-        written after its time: an aborted transaction, of which readers see nothing but a gap.
+        """Has the cleaner take everything.
+
+        The segment being written is never cleaned, and a segment ends only when something is written after its time: an aborted
+        transaction, of which readers see nothing but a gap.
         """
         self._configure(topic, {"segment.ms": "50", "min.cleanable.dirty.ratio": "0.001", "max.compaction.lag.ms": "1"})
-        before = sum(self._newest(topic).values())
-        time.sleep(0.1)  # the age that ends a segment
+        keys = sum(len({key for _, key, _ in records}) for records in self._read(topic).values())
+        time.sleep(0.1)  # the age that ends a segment: nothing to wait for but time
         producer = Producer({"bootstrap.servers": self._brokers, "transactional.id": f"end-{topic}"})
         producer.init_transactions(PATIENCE_S)
         producer.begin_transaction()
@@ -54,14 +78,9 @@ class KafkaHarness:
             producer.produce(topic, b"", b"never seen", partition)
         producer.flush(PATIENCE_S)
         producer.abort_transaction(PATIENCE_S)
-        self._until(lambda: self._count(topic) == before)
-
-    def _newest(self, topic: str) -> dict[int, int]:
-        """Keys of each partition."""
-        return {n: len({key for _, key, _ in records}) for n, records in self._read(topic).items()}
-
-    def _count(self, topic: str) -> int:
-        return sum(map(len, self._read(topic).values()))
+        until = time.monotonic() + PATIENCE_S
+        while sum(map(len, self._read(topic).values())) > keys:
+            assert time.monotonic() < until, "the cleaner does not come round"
 
     def _read(self, topic: str) -> dict[int, list[Record]]:
         reader = self.log.reader("contract")
@@ -85,15 +104,9 @@ class KafkaHarness:
         for future in self._admin.incremental_alter_configs([resource]).values():
             future.result()
 
-    def _until(self, reached: object) -> None:
-        until = time.monotonic() + PATIENCE_S
-        while not reached():  # type: ignore[operator]
-            assert time.monotonic() < until
-            time.sleep(0.1)
-
 
 @asynccontextmanager
-async def kafka(folder: Path) -> AsyncIterator[KafkaHarness]:
-    harness = KafkaHarness(os.environ["AORIST_KAFKA"])
+async def kafka(_: Path) -> AsyncIterator[KafkaHarness]:
+    harness = KafkaHarness((await asyncio.to_thread(shared_kafka)).address)
     yield harness
     harness.log.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from random import Random
 
 import pytest
 
@@ -128,8 +129,10 @@ async def test_events_of_one_time_are_all_read(logs: LogHarness, topic: str) -> 
 
 
 async def test_a_busy_partition_does_not_starve_the_others(logs: LogHarness, topic: str) -> None:
-    partitions = await _fill(logs, topic, [20_000, 5, 5, 5])
-    busy, *quiet = partitions
+    busy, *quiet = partitions = await _fill(logs, topic, [0, 5, 5, 5])
+    random = Random(1)
+    for _ in range(20):  # more than any log gives at once, also where it compresses
+        await logs.log.append(topic, [NewRecord(0, b"k", random.randbytes(500)) for _ in range(1000)])
     reader = logs.log.reader("test")
     for partition in partitions:
         reader.assign(partition, 0)
@@ -139,19 +142,6 @@ async def test_a_busy_partition_does_not_starve_the_others(logs: LogHarness, top
         lambda: seen.poll(reader, max_records=100),
     )
     assert len(seen.records.get(busy, [])) < 20_000
-
-
-async def test_more_busy_partitions_than_records_asked_for_all_have_their_turn(logs: LogHarness, topic: str) -> None:
-    partitions = await _fill(logs, topic, [100] * 8)
-    reader = logs.log.reader("test")
-    for partition in partitions:
-        reader.assign(partition, 0)
-    seen = Seen()
-    poll_until(
-        lambda: all(seen.records.get(partition) for partition in partitions), lambda: seen.poll(reader, max_records=3)
-    )
-    assert min(len(seen.records[partition]) for partition in partitions) >= 1
-    assert max(len(seen.records[partition]) for partition in partitions) < 100
 
 
 async def test_assigning_again_reads_from_there(logs: LogHarness, topic: str) -> None:
@@ -250,18 +240,6 @@ async def test_beyond_the_end_is_refused(logs: LogHarness, topic: str) -> None:
     with pytest.raises(LogTruncatedError) as refused:
         poll_until(lambda: False, lambda: reader.poll(10, 0.5))
     assert refused.value.partition == partition
-
-
-async def test_what_is_trimmed_under_a_reader_is_refused(logs: LogHarness, topic: str) -> None:
-    (partition,) = await _fill(logs, topic, [3000])
-    reader = logs.log.reader("test")
-    reader.assign(partition, 0)
-    seen = Seen()
-    poll_until(lambda: bool(seen.records.get(partition)), lambda: seen.poll(reader, max_records=1))
-    reader.assign(partition, 1)
-    logs.force_retention(topic)
-    with pytest.raises(LogTruncatedError):
-        poll_until(lambda: False, lambda: reader.poll(1, 0.5))
 
 
 async def test_commits_change_nothing_and_never_raise(logs: LogHarness, topic: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
@@ -15,7 +16,7 @@ from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
 from aorist.errors import LogTruncatedError
 from aorist.ports import Bounds, NewRecord, ShardRows, SnapshotRow, TopicSpec
 from aorist.position import Partition
-from tests.contract.harness import PATIENCE_S, RETENTION_MS, poll_until, read_to_end
+from tests.contract.harness import PATIENCE_S, RETENTION_MS, Seen, poll_until, read_to_end
 
 TOPIC = TopicSpec("topic", 2, retention_ms=RETENTION_MS)
 PARTITION = Partition("topic", 0)
@@ -169,3 +170,29 @@ def test_the_writer_does_upkeep_by_itself(database: Database) -> None:
     database.every(0.01, piece)
     assert enough.wait(PATIENCE_S)
     assert database.next_revision() == 1
+
+
+async def test_more_busy_partitions_than_records_asked_for_all_have_their_turn(log: SqliteEventLog) -> None:
+    log.create(TopicSpec("many", 8, retention_ms=RETENTION_MS))
+    partitions = [Partition("many", number) for number in range(8)]
+    for partition in partitions:
+        await log.append("many", [NewRecord(partition.number, b"k", b"%d" % i) for i in range(100)])
+    reader = log.reader("test")
+    for partition in partitions:
+        reader.assign(partition, 0)
+    seen = Seen()
+    poll_until(
+        lambda: all(seen.records.get(partition) for partition in partitions), lambda: seen.poll(reader, max_records=3)
+    )
+    assert max(len(seen.records[partition]) for partition in partitions) < 100
+
+
+async def test_what_is_trimmed_under_a_reader_is_refused(log: SqliteEventLog) -> None:
+    for number in range(100):
+        await log.append("topic", [NewRecord(0, b"k", b"%d" % number)])
+    reader = log.reader("test")
+    reader.assign(PARTITION, 0)
+    reader.poll(1, PATIENCE_S)
+    log.maintain(time.time_ns() // 1000 + 2 * RETENTION_MS * 1000)
+    with pytest.raises(LogTruncatedError):
+        poll_until(lambda: False, lambda: reader.poll(1, 0.5))

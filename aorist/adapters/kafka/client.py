@@ -43,7 +43,7 @@ CONSUMER: dict[str, Any] = {
     "isolation.level": "read_committed",
     "fetch.wait.max.ms": 10,  # a newly assigned partition waits for the fetch under way: 500 by default
     "fetch.queue.backoff.ms": 2,  # 1000 by default: a catch-up would starve at 200 k/s
-    "fetch.message.max.bytes": 4_000_000,
+    "fetch.message.max.bytes": 1_048_576,  # of one partition, compressed: in memory it is several times that
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 32_768,  # what one reader may hold in memory
     "check.crcs": False,  # TCP and the broker check; it costs a tenth of the client

@@ -93,11 +93,11 @@ class CommandStream:
                 if good:
                     failpoint("after_append")
                     yield self._acknowledge(good)
-                for batch in done:
+                for batch in good:
                     waiting.popleft()
                     room.give(batch.size)
-                for batch in done[len(good) :]:
-                    batch.durable.result()  # raises
+                if len(good) < len(done):
+                    waiting[0].durable.result()  # raises
             await reading
         finally:
             reading.cancel()

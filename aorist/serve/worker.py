@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import structlog
 from google.protobuf.message import Message
 
 from aorist.declare.view import Query
@@ -14,7 +15,7 @@ from aorist.engine.shard import Shard
 from aorist.errors import AoristError, InvalidRequestError, NoOwnerError, UnknownKeyError, Violation
 from aorist.position import NOTHING, ShardName
 from aorist.serve.errors import status_of
-from aorist.serve.transport import Listener
+from aorist.serve.transport import BugError, Listener
 from aorist.v1 import status_pb2, worker_pb2
 
 CHUNK = 50
@@ -22,6 +23,8 @@ CHUNK = 50
 
 MOST_EXAMINED = 10_000
 """Keys of a list looked at for one page: a filter that leaves nearly everything out does not hold up the rest."""
+
+log = structlog.get_logger()
 
 
 def serve_worker(listener: Listener, materializer: Materializer, check_lease: Callable[[], None], member: str) -> None:
@@ -84,6 +87,9 @@ class WorkerService:
             return answer
         except AoristError as error:
             return worker_pb2.Answer(error=status_of(error))
+        except Exception as error:  # a handler is domain code and may raise anything; others travel with this question
+            log.error("a query failed in a way it should not", request=question.request_type, exc_info=error)
+            return worker_pb2.Answer(error=status_of(BugError(f"{type(error).__name__}: see the server's log")))
 
     async def watch(self, request: worker_pb2.WatchRequest) -> AsyncIterator[worker_pb2.WatchResponse]:
         """Now, then whenever the key changes. What changes while the last answer is on its way is conflated into the next."""

@@ -1,0 +1,80 @@
+"""A worker answers questions in their order, and one that fails does not fail those it travels with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aorist.errors import NoOwnerError
+from aorist.position import ShardName
+from aorist.serve.errors import reason_of
+from aorist.serve.worker import WorkerService
+from aorist.v1 import read_pb2, worker_pb2
+from tests.unit.serve.things import World, world
+
+WORLD = world()
+
+
+def question(key: str, request: Any = None, made: World = WORLD) -> worker_pb2.Question:
+    request = request or made.contract.GetThingRequest(id=key)
+    return worker_pb2.Question(
+        view="thing",
+        topic="things",
+        request_type=request.DESCRIPTOR.full_name,
+        request=request.SerializeToString(),
+        key=key.encode(),
+        limit=10,
+    )
+
+
+async def ask(*questions: worker_pb2.Question) -> list[worker_pb2.Answer]:
+    """Of a worker that holds partition 0 with a, b and one that raises."""
+    shard = WORLD.shard(0, {"a": 1, "b": 2, "raises": -1})
+    shards = {shard.name: shard}
+
+    def find(name: ShardName) -> Any:
+        if name not in shards:
+            raise NoOwnerError(f"{name} is not held here")
+        return shards[name]
+
+    service = WorkerService(SimpleNamespace(shards=shards, shard=find), lambda: None)  # type: ignore[arg-type]
+    return list((await service.ask(worker_pb2.AskRequest(questions=questions))).answers)
+
+
+def _kinds(answers: list[worker_pb2.Answer]) -> list[str]:
+    return [reason_of(answer.error) or str(answer.WhichOneof("result")) for answer in answers]
+
+
+async def test_answers_come_in_the_order_of_questions_with_key_and_header() -> None:
+    answers = await ask(question("b"), question("a"))
+    responses = [WORLD.contract.GetThingResponse.FromString(answer.response) for answer in answers]
+    assert [(r.thing.id, r.thing.at, r.header.epoch) for r in responses] == [("b", 2, 1), ("a", 1, 1)]
+
+
+async def test_each_question_fails_by_itself() -> None:
+    elsewhere, other, malformed = question("a"), question("a"), question("a")
+    elsewhere.partition, other.request_type, malformed.request = 3, "no.such.Request", b"\xff"
+    asked = [question("a"), question("unknown"), elsewhere, other, malformed, question("raises"), question("b")]
+    assert _kinds(await ask(*asked)) == [
+        "response",
+        "UNKNOWN_KEY",
+        "NO_OWNER",
+        "INVALID",
+        "BUG",
+        "BUG",
+        "response",
+    ]
+
+
+async def test_a_bug_says_what_it_was_and_nothing_of_the_insides() -> None:
+    (answer,) = await ask(question("raises"))
+    assert answer.error.message == "ZeroDivisionError: see the server's log"
+
+
+@pytest.mark.parametrize("staleness_ms", [0, 10_000])
+async def test_a_question_that_has_to_wait_and_then_raises_fails_by_itself_too(staleness_ms: int) -> None:
+    late = question("raises")
+    late.read.max_staleness_ms, late.read.on_stale = staleness_ms, read_pb2.ON_STALE_RETURN
+    assert _kinds(await ask(late, question("b"))) == ["BUG", "response"]

@@ -8,7 +8,7 @@ import http.client
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,15 @@ from typing import Self
 from uuid import uuid4
 
 from aorist.adapters.etcd import EtcdOwnershipRegistry
+from aorist.ports import Member, Ownership
 from stack.etcd import Etcd
+
+PATIENCE_S = 30.0
+"""How long a test waits for what must happen; reached only by one that fails."""
+
+
+def member(name: str) -> Member:
+    return Member(name, f"{name}.example:7000", ("view", "other"))
 
 
 @cache
@@ -54,6 +62,15 @@ async def etcd(_: Path) -> AsyncIterator[EtcdHarness]:
     await harness.registry.close()
 
 
+async def until(watch: AsyncIterator[Ownership], reached: Callable[[Ownership], bool]) -> Ownership:
+    """The first state that is as it must become."""
+    async with asyncio.timeout(PATIENCE_S):
+        async for state in watch:
+            if reached(state):
+                return state
+    raise AssertionError("the watch ended")
+
+
 def compact(etcd: Etcd, revision: int) -> None:
     """Has etcd forget everything before `revision`."""
     link = http.client.HTTPConnection(etcd.address, timeout=10)
@@ -72,6 +89,7 @@ class Proxy:
         self._host, _, port = target.partition(":")
         self._port = int(port)
         self._pipes: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Future[tuple[None, None]]] = set()
         self._open = asyncio.Event()
         self._answers = asyncio.Event()
         self._answers.set()
@@ -89,6 +107,7 @@ class Proxy:
         self._server.close()
         self.cut()
         self._answers.set()  # what waits there ends
+        await asyncio.gather(*self._serving)
 
     def hold_answers(self) -> None:
         """From now on the server hears, and is not heard."""
@@ -115,7 +134,10 @@ class Proxy:
             writer.transport.abort()
             return
         self._pipes |= {writer, server_writer}
-        await asyncio.gather(self._pump(reader, server_writer, None), self._pump(server_reader, writer, self._answers))
+        both = asyncio.gather(self._pump(reader, server_writer, None), self._pump(server_reader, writer, self._answers))
+        self._serving.add(both)
+        both.add_done_callback(self._serving.discard)
+        await both
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event | None

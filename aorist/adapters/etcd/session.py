@@ -16,6 +16,7 @@ import structlog
 from aorist.adapters.etcd.client import PAUSE_S, Client
 from aorist.adapters.etcd.keys import Keys, claim_value, member_value
 from aorist.adapters.etcd.lease import Lease
+from aorist.adapters.etcd.outage import Outage
 from aorist.adapters.etcd.v3 import rpc_pb2 as pb
 from aorist.errors import RegistryUnavailableError, UnavailableError
 from aorist.ports import Member
@@ -35,6 +36,7 @@ class EtcdSession:
         self._key = keys.member(member.name)
         self._fence = 0  # revision at which the member's key was last put
         self._attempts = itertools.count(1)
+        self._outage = Outage("changes of ownership wait for etcd", member=member.name)
 
     def valid_until(self) -> float:
         return self.lease.valid_until
@@ -47,7 +49,7 @@ class EtcdSession:
         request = pb.TxnRequest(compare=[self._unchanged()], success=[self._put_member()], failure=[_read(self._key)])
         while True:
             try:
-                answer = await self._client.txn(request)
+                answer = await self._txn(request)
             except RegistryUnavailableError:
                 if self.lease.over:
                     raise
@@ -72,7 +74,7 @@ class EtcdSession:
         while not self.lease.over:
             try:
                 # Step 1. Claim: one transaction.
-                answer = await self._client.txn(self._claiming(shard, seen_epoch, value))
+                answer = await self._txn(self._claiming(shard, seen_epoch, value))
                 if answer.succeeded:
                     return answer.header.revision
             except RegistryUnavailableError as error:
@@ -107,7 +109,7 @@ class EtcdSession:
         lost: RegistryUnavailableError | None = None
         while not self.lease.over:
             try:
-                answer = await self._client.txn(request)
+                answer = await self._txn(request)
             except RegistryUnavailableError as error:
                 lost = error
                 await asyncio.sleep(PAUSE_S)
@@ -130,6 +132,16 @@ class EtcdSession:
                 "left unheard: the shards are free when the lease ends", member=self._member.name, error=str(error)
             )
 
+    async def _txn(self, request: pb.TxnRequest) -> pb.TxnResponse:
+        """One attempt. Whoever makes the next one is silent meanwhile: said here, if it takes long."""
+        try:
+            answer = await self._client.txn(request)
+        except RegistryUnavailableError as error:
+            self._outage.goes_on(error)
+            raise
+        self._outage.is_over()
+        return answer
+
     async def _settle(self, shard: ShardName) -> pb.TxnResponse | None:
         """Moves the fence. The answer ends with the claim as it is now; None: the session has ended."""
         while not self.lease.over:
@@ -140,7 +152,7 @@ class EtcdSession:
                 failure=[_read(self._key), _read(self._keys.claim(shard))],
             )
             with suppress(RegistryUnavailableError):
-                return await self._client.txn(request)
+                return await self._txn(request)
         return None
 
     def _claiming(self, shard: ShardName, seen_epoch: int, value: bytes) -> pb.TxnRequest:

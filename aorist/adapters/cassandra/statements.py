@@ -1,0 +1,56 @@
+"""The five statements, prepared. No other ones touch the tables: a single write without its timestamp would hide all later ones."""
+# ruff: noqa: S608  # names stand in the texts because CQL binds values only; `check_keyspace` has looked at the one from outside
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from cassandra.cluster import Session
+from cassandra.query import BoundStatement, PreparedStatement
+
+from aorist.adapters.cassandra.failures import Place
+from aorist.adapters.cassandra.rows import Values
+from aorist.adapters.cassandra.schema import BUCKETS, bucket_column, buckets_of, read_columns, trouble_with
+
+
+class Statements(NamedTuple):
+    session: Session
+    buckets: int
+    write_row: PreparedStatement
+    write_checkpoint: PreparedStatement
+    read_rows: PreparedStatement
+    read_row: PreparedStatement
+    read_checkpoint: PreparedStatement
+
+    def execute(self, statement: PreparedStatement, values: Values) -> Any:
+        """Returns its first row, if it has any. Blocks."""
+        return next(iter(self.session.execute(bound(statement, values))), None)
+
+
+def prepare(session: Session, place: Place) -> Statements:
+    """Looks at the tables first. Raises StoreUnavailableError where they are not there, or not ours."""
+    keyspace = place.keyspace
+    buckets = buckets_of(read_columns(session, keyspace, "snapshots")) or BUCKETS
+    if trouble := trouble_with(session, keyspace, buckets):
+        raise place.unusable(trouble)
+    bucket = bucket_column(buckets)
+    columns = "view_name, build, topic_id, partition"
+    shard = "view_name = ? AND build = ? AND topic_id = ? AND partition = ?"
+    texts = [
+        f"INSERT INTO {keyspace}.snapshots ({columns}, {bucket}, key, cell) VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+        f"INSERT INTO {keyspace}.checkpoints ({columns}, cell) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?",
+        f"SELECT key, cell FROM {keyspace}.snapshots WHERE {shard} AND {bucket} = ?",
+        f"SELECT key, cell FROM {keyspace}.snapshots WHERE {shard} AND {bucket} = ? AND key = ?",
+        f"SELECT cell FROM {keyspace}.checkpoints WHERE {shard}",
+    ]
+    prepared = [session.prepare(text) for text in texts]
+    for statement in prepared:
+        statement.is_idempotent = True  # the writes, too: same timestamp, same bytes
+    return Statements(session, buckets, *prepared)
+
+
+def bound(statement: PreparedStatement, values: Values, **options: Any) -> BoundStatement:
+    """`values` are serialised already, which `PreparedStatement.bind` would do slowly, one by one and by their types."""
+    made = BoundStatement(statement, **options)
+    made.values = values
+    return made

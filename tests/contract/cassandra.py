@@ -1,0 +1,79 @@
+"""The contract suite's way to a real Cassandra."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from cassandra.cluster import Cluster, Session
+
+from aorist.adapters.cassandra import CassandraSnapshotStore, apply_schema
+from stack.cassandra import Cassandra
+
+
+@cache
+def shared_cassandra() -> Cassandra:
+    """One server for the whole run, started when first needed. Stores have keyspaces of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="aorist-cassandra-"))
+    # batch: what was acknowledged is there after a kill.
+    server = Cassandra(folder, commitlog_sync="batch", heap_mb=512)
+    server.start()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.kill)  # called first; nobody needs what it stored
+    return server
+
+
+def new_keyspace() -> str:
+    """A name that nobody has."""
+    return f"k{uuid4().hex}"
+
+
+def made_keyspace(address: str) -> str:
+    """With its tables."""
+    name = new_keyspace()
+    apply_schema([address], name, 1)
+    return name
+
+
+@contextmanager
+def opened(address: str, keyspace: str, **options: Any) -> Iterator[CassandraSnapshotStore]:
+    store = CassandraSnapshotStore([address], keyspace, **options)
+    yield store
+    store.close()
+
+
+@contextmanager
+def cql_client(address: str) -> Iterator[Session]:
+    """A client that shares no code with us."""
+    host, _, port = address.partition(":")
+    cluster = Cluster([host], port=int(port), protocol_version=5)
+    yield cluster.connect()
+    cluster.shutdown()
+
+
+class CassandraHarness:
+    def __init__(self, address: str) -> None:
+        self._address, self._keyspace = address, made_keyspace(address)
+        self._open()
+
+    def _open(self) -> None:
+        self.store = CassandraSnapshotStore([self._address], self._keyspace)
+
+    async def reopen(self) -> None:
+        self.store.close()
+        self._open()
+
+
+@asynccontextmanager
+async def cassandra(_: Path) -> AsyncIterator[CassandraHarness]:
+    harness = CassandraHarness((await asyncio.to_thread(shared_cassandra)).address)
+    yield harness
+    harness.store.close()

@@ -4,6 +4,7 @@ from aorist.declare import Commands
 from fleet.arms.v1.commands_pb2 import JointSample, ReportJointPositionsRequest
 from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
 
+# region commands
 arms = Commands("fleet.arms.v1.ArmCommandService", publishes=ArmEvent)
 
 
@@ -15,3 +16,6 @@ def changed(sample: JointSample) -> JointPositionsChanged:
 @arms.command
 def report(ask: ReportJointPositionsRequest) -> JointPositionsChanged:
     return changed(ask.sample)
+
+
+# endregion

@@ -41,6 +41,7 @@ def unpack(message: ArmPosition) -> Arm:
     return Arm({axis.axis: Axis(axis.position, axis.sampled_at_us) for axis in message.axes})
 
 
+# region view
 arm_position = View("arm_position", events=ArmEvent, state=Arm, codec=Codec.through(ArmPosition, pack, unpack))
 
 
@@ -67,3 +68,6 @@ def each(arm: Arm, ask: ListArmPositionsRequest) -> ArmPosition | None:
 @arm_position.watch
 def watch(arm: Arm, ask: WatchArmPositionRequest) -> WatchArmPositionResponse:
     return WatchArmPositionResponse(arm=pack(arm))
+
+
+# endregion

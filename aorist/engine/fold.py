@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from aorist.declare.view import View
 from aorist.engine.shard import Entry, Phase, Shard
 from aorist.engine.threads import Fate, Thread
-from aorist.errors import LogTruncatedError, LogUnavailableError, UnfoldableError
+from aorist.errors import AoristError, LogTruncatedError, LogUnavailableError, UnfoldableError
 from aorist.failpoints import failpoint
 from aorist.ports import Fetched, LogReader, Record
 from aorist.position import Partition
@@ -23,6 +23,9 @@ SLICE = 200
 
 POLL = 1_000
 """Events taken from the log at a time. Larger batches fall out of the processor's cache and are slower."""
+
+MOST_BEYOND = 10_000_000
+"""Events folded beyond the last durable checkpoint before a shard pauses."""
 
 POLL_S = 0.05
 """How long a poll waits when nothing comes: the longest that an order to hold or drop a shard waits."""
@@ -92,14 +95,23 @@ def _problem(view: View[Any], shard: Shard, offset: int, key: bytes, value: byte
 class Folder:
     """Reads the log and folds, for all shards of one view in this process, on a thread that alone uses its reader.
 
-    `repair`: called on that thread after a failed apply, to bring back the key as it was before the event.
+    `repair`: called on that thread after a failed apply, to bring back the key as it was before the event. `most_beyond`: events folded
+    beyond a shard's durable checkpoint before it pauses: with the store away, a restart must not take for ever.
     """
 
-    def __init__(self, view: View[Any], reader: LogReader, repair: Callable[[Shard, int], None], fate: Fate) -> None:
+    def __init__(
+        self,
+        view: View[Any],
+        reader: LogReader,
+        repair: Callable[[Shard, int], None],
+        fate: Fate,
+        most_beyond: int = MOST_BEYOND,
+    ) -> None:
         self.thread = Thread(f"fold {view.name}", self._run, fate)
         self._fold_records = compile_fold(view)
         self._reader = reader
-        self._repair = repair
+        self._repair, self._most_beyond = repair, most_beyond
+        self._paused: set[Partition] = set()
         self._shards: dict[Partition, Shard] = {}
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopped = threading.Event()
@@ -118,6 +130,10 @@ class Folder:
                 log.warning("not assigned; trying again", shard=str(shard.name), problem=str(error))
                 self._stopped.wait(AGAIN_S)
                 self._orders.put(order)
+                return
+            except AoristError as error:
+                log.error("shard refused", shard=str(shard.name), problem=str(error))
+                shard.halt(str(error))
                 return
             self._shards[shard.partition] = shard
             shard.begin(next_offset)
@@ -141,6 +157,7 @@ class Folder:
     def _run(self) -> None:
         while not self._stopped.is_set():
             self._carry_out_orders()
+            self._pause_and_resume()
             for fetched in self._poll():
                 failpoint("after_poll")
                 self._fold(fetched)
@@ -162,6 +179,25 @@ class Folder:
                 failpoint("after_apply")
         except UnfoldableError as error:
             self._halt_before(shard, error, fetched.end_offset)
+
+    def _pause_and_resume(self) -> None:
+        for partition, shard in self._shards.items():
+            beyond = shard.next_offset - (shard.checkpoint.next_offset if shard.checkpoint else shard.began_at)
+            if beyond >= self._most_beyond and partition not in self._paused:
+                shard.trouble = (
+                    f"paused: {beyond} events beyond the last checkpoint; the snapshot store does not take any"
+                )
+                log.error("shard paused", shard=str(shard.name), problem=shard.trouble)
+                self._reader.unassign(partition)
+                self._paused.add(partition)
+            elif beyond < self._most_beyond and partition in self._paused:
+                try:
+                    self._reader.assign(partition, shard.next_offset)
+                except LogUnavailableError as error:
+                    log.warning("not assigned; trying again", shard=str(shard.name), problem=str(error))
+                    return
+                log.info("shard goes on", shard=str(shard.name), offset=shard.next_offset)
+                self._paused.discard(partition)
 
     def _poll(self) -> Sequence[Fetched]:
         if not self._shards:
@@ -201,6 +237,7 @@ class Folder:
     def _let_go(self, partition: Partition) -> None:
         if self._shards.pop(partition, None) is not None:
             self._reader.unassign(partition)
+            self._paused.discard(partition)
 
     def _carry_out_orders(self) -> None:
         for _ in range(self._orders.qsize()):

@@ -10,7 +10,7 @@ import structlog
 
 from aorist.declare.view import View
 from aorist.engine.checkpoint import Checkpointer
-from aorist.engine.fold import Folder
+from aorist.engine.fold import MOST_BEYOND, Folder
 from aorist.engine.restore import refold, restore
 from aorist.engine.shard import Shard
 from aorist.engine.threads import Fate
@@ -29,22 +29,27 @@ class Materializer:
     """Folds the shards it is told to hold. Used on the event loop; threads of its own read the log and write snapshots."""
 
     def __init__(
-        self, views: Iterable[View[Any]], events: EventLog, store: SnapshotStore, checkpoint_interval_s: float
+        self,
+        views: Iterable[View[Any]],
+        events: EventLog,
+        store: SnapshotStore,
+        checkpoint_interval_s: float,
+        most_beyond: int = MOST_BEYOND,
     ) -> None:
         self.views = {view.name: view for view in views}
         self.shards: dict[ShardName, Shard] = {}
         self._events, self._store = events, store
         self.fate = Fate()
         self._folders = {
-            name: Folder(view, events.reader(name), self._repair, self.fate) for name, view in self.views.items()
+            name: Folder(view, events.reader(name), self._repair, self.fate, most_beyond)
+            for name, view in self.views.items()
         }
         self._checkpointer = Checkpointer(
             lambda: list(self.shards.values()), store, self._commit, checkpoint_interval_s, self.fate
         )
         self._opening: dict[ShardName, asyncio.Task[None]] = {}
-        self.on_change: Callable[[], None] = lambda: (
-            None
-        )  # called on the loop when a shard can do more, or less, than before
+        self.on_change: Callable[[], None] = lambda: None
+        """Called on the loop when a shard can do more, or less, than before."""
 
     def start(self) -> None:
         """Starts the threads."""

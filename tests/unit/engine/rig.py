@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
 from aorist.declare import View
 from aorist.engine import checkpoint as checkpoints
-from aorist.engine.fold import Folder
+from aorist.engine.fold import MOST_BEYOND, Folder
 from aorist.engine.restore import refold, restore
 from aorist.engine.shard import Phase, Shard
 from aorist.engine.threads import Fate
@@ -51,12 +51,12 @@ class Rig:
         """Keys and values as they are, into the partition at hand."""
         return await self.log.append(self.topic.name, [NewRecord(self.partition.number, *record) for record in records])
 
-    def open(self) -> Shard:
+    def open(self, most_beyond: int = MOST_BEYOND) -> Shard:
         """Restores the shard under the next epoch, as a process does that has just started."""
         self._epoch += 1
         self.shard = Shard(self.view, self.partition, self.rows, self._epoch)
         next_offset = restore(self.shard, self.store, self.log)
-        self.folder = Folder(self.view, self.log.reader("test"), self._repair, Fate())
+        self.folder = Folder(self.view, self.log.reader("test"), self._repair, Fate(), most_beyond)
         self.folder.hold(self.shard, next_offset)
         self.folder._carry_out_orders()
         return self.shard
@@ -70,7 +70,8 @@ class Rig:
             self.folder._fold(fetched)
 
     def poll_as_the_thread_does(self) -> None:
-        """One turn of the fold's loop, with what it does about a log that cannot be read."""
+        """One turn of the fold's loop, with what it does about a log that cannot be read, or a store that takes no checkpoint."""
+        self.folder._pause_and_resume()
         for fetched in self.folder._poll():
             self.folder._fold(fetched)
 

@@ -11,7 +11,7 @@ from aorist.engine.checkpoint import Checkpointer
 from aorist.engine.shard import Shard
 from aorist.engine.threads import Fate
 from aorist.errors import StoreUnavailableError
-from aorist.ports import SnapshotRow
+from aorist.ports import Checkpoint, SnapshotRow
 from tests.unit.engine.rig import Rig
 from tests.unit.engine.stores import FailingStore, WrappedStore
 from tests.unit.engine.views import Added, Noted, counts
@@ -240,3 +240,49 @@ async def test_an_absent_store_is_tried_again(rig: Rig) -> None:
     assert taker.take(shard) is False
     assert shard.trouble == ""
     assert rig.checkpoint() is not None
+
+
+async def test_folding_pauses_while_no_checkpoint_is_taken_and_then_goes_on(rig: Rig) -> None:
+    rig.open(most_beyond=1_500)
+    await rig.publish(*(Added(id=f"k{n % 7}", amount=n) for n in range(4_000)))
+    for _ in range(5):
+        rig.poll_as_the_thread_does()
+    assert 1_500 <= rig.shard.next_offset < 4_000
+    assert "paused" in rig.shard.trouble
+    reached = rig.shard.next_offset
+    rig.checkpoint()
+    rig.poll_as_the_thread_does()
+    assert rig.shard.next_offset > reached
+    rig.checkpoint()
+    rig.fold()
+    assert rig.states() == _folded_at_once(rig, 4_000)
+
+
+def _folded_at_once(rig: Rig, count: int) -> dict[bytes, bytes]:
+    states = {b"k%d" % key: rig.view.state() for key in range(7)}
+    for n in range(count):
+        rig.view.handlers[rig.view.schema.events[Added]](states[b"k%d" % (n % 7)], Added(id=f"k{n % 7}", amount=n))
+    return {key: rig.view.codec.encode(state) for key, state in states.items()}
+
+
+async def test_a_standby_forgets_what_the_owner_has_made_durable_and_nothing_else(rig: Rig) -> None:
+    """Rule 10: a promoted standby must not take a checkpoint past a key that nobody has written."""
+    owner = rig.open()
+    await rig.publish(Added(id="old", amount=1), Added(id="both", amount=1))
+    rig.fold()
+    rig.checkpoint()
+    standby = rig.open()
+    standby.stand_by(owner.epoch)
+    await rig.publish(Added(id="both", amount=2), Added(id="new", amount=1))
+    rig.fold()
+    assert standby.dirty == {b"both", b"new"}
+    checkpoints.forget_covered(standby, rig.store)  # the owner's checkpoint is from before
+    assert standby.dirty == {b"both", b"new"}
+    rig.store.write_rows(rig.rows, [SnapshotRow(b"both", rig.states()[b"both"], 2, owner.epoch)])
+    rig.store.write_checkpoint(rig.rows, Checkpoint(3, owner.epoch, 0))
+    checkpoints.forget_covered(standby, rig.store)
+    assert standby.dirty == {b"new"}
+    standby.own(owner.epoch + 1)
+    rig.checkpoint()
+    assert rig.stored()[b"new"][1] == 3
+    assert rig.store.read_checkpoint(rig.rows) == rig.shard.checkpoint

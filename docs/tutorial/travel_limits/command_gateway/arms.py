@@ -1,0 +1,17 @@
+"""Arms: what controllers report becomes events. As in the fleet's own project; here so that something comes in."""
+
+from aorist.declare import Commands
+from fleet.arms.v1.commands_pb2 import JointSample, ReportJointPositionsRequest
+from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
+
+arms = Commands("fleet.arms.v1.ArmCommandService", publishes=ArmEvent)
+
+
+@arms.stream
+def changed(sample: JointSample) -> JointPositionsChanged:
+    return JointPositionsChanged(arm_id=sample.arm_id, sampled_at_us=sample.sampled_at_us, axes=sample.axes)
+
+
+@arms.command
+def report(ask: ReportJointPositionsRequest) -> JointPositionsChanged:
+    return changed(ask.sample)

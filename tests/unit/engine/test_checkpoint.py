@@ -286,3 +286,56 @@ async def test_a_standby_forgets_what_the_owner_has_made_durable_and_nothing_els
     rig.checkpoint()
     assert rig.stored()[b"new"][1] == 3
     assert rig.store.read_checkpoint(rig.rows) == rig.shard.checkpoint
+
+
+# --- a standby folds beside the owner and writes nothing ---
+
+
+async def _standby_beside_an_owner(rig: Rig) -> Shard:
+    """Both have folded two events of each key; the owner's checkpoint covers the first of each."""
+    rig.open()
+    await rig.publish(Added(id="a", amount=1), Added(id="b", amount=10))
+    rig.fold()
+    rig.checkpoint()
+    standby = rig.open()
+    standby.checkpoint = None
+    standby.stand_by(1)
+    await rig.publish(Added(id="a", amount=2), Added(id="c", amount=100))
+    rig.fold()
+    standby.dirty |= {b"a", b"b", b"c"}
+    return standby
+
+
+async def test_a_standby_forgets_only_what_the_owners_checkpoint_covers(rig: Rig) -> None:
+    standby = await _standby_beside_an_owner(rig)
+    checkpoints.forget_covered(standby, rig.store)
+    assert standby.dirty == {b"a", b"c"}
+    assert standby.checkpoint == rig.store.read_checkpoint(rig.rows)
+    assert rig.stored() == {b"a": (counts(1), 0), b"b": (counts(10), 1)}
+
+
+async def test_a_standby_that_becomes_owner_writes_what_the_former_one_did_not(rig: Rig) -> None:
+    standby = await _standby_beside_an_owner(rig)
+    checkpoints.forget_covered(standby, rig.store)
+    standby.own(3)
+    rig.checkpoint()
+    assert rig.stored() == {b"a": (counts(1, 2), 2), b"b": (counts(10), 1), b"c": (counts(100), 3)}
+    rig.open()
+    rig.fold()
+    assert rig.states() == {b"a": counts(1, 2), b"b": counts(10), b"c": counts(100)}
+
+
+async def test_without_a_new_checkpoint_of_the_owner_a_standby_forgets_nothing(rig: Rig) -> None:
+    standby = await _standby_beside_an_owner(rig)
+    checkpoints.forget_covered(standby, rig.store)
+    standby.dirty.add(b"b")
+    checkpoints.forget_covered(standby, rig.store)
+    assert standby.dirty == {b"a", b"b", b"c"}
+
+
+async def test_a_standby_takes_no_checkpoint(rig: Rig) -> None:
+    standby = await _standby_beside_an_owner(rig)
+    before, store = rig.stored(), rig.store
+    assert Checkpointer(lambda: [standby], store, lambda *_: rig.committed.append(-1), 60, Fate()).take(standby)
+    assert rig.stored() == before
+    assert rig.committed == [2]

@@ -19,6 +19,9 @@ from aorist.position import NOTHING
 SLICE = 100
 """States serialised under one hold of a shard's lock."""
 
+WRITE = 2_000
+"""Rows handed to the store at a time: it makes batches by bucket, which pay only when they are full."""
+
 log = structlog.get_logger()
 
 
@@ -70,13 +73,19 @@ def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int
 
 
 def _rows(shard: Shard, keys: Iterable[bytes]) -> Iterator[Sequence[SnapshotRow]]:
+    """Rows of `keys`, WRITE at a time, serialised SLICE by SLICE."""
     encode, remaining = shard.view.codec.encode, iter(keys)
+    rows: list[SnapshotRow] = []
     while piece := list(islice(remaining, SLICE)):
         with shard.lock:
             if shard.broken:
                 raise _TakenOutError
             entries = [(key, shard.entries[key]) for key in piece]
-            rows = [SnapshotRow(key, encode(entry.state), entry.offset, shard.epoch) for key, entry in entries]
+            rows += [SnapshotRow(key, encode(entry.state), entry.offset, shard.epoch) for key, entry in entries]
+        if len(rows) >= WRITE:
+            yield rows
+            rows = []
+    if rows:
         yield rows
 
 

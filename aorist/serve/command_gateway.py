@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -23,6 +23,12 @@ from aorist.v1 import position_pb2
 
 BREATH = 100
 """Samples of one batch that are checked before others get their turn: ~5 ms, the most that one robot holds up the rest."""
+
+REFUSAL_BYTES = 1_000
+"""What a refused sample may cost here until its acknowledgement has left: counted as unacknowledged beside the bytes that came."""
+
+MOST_REFUSED = 2_000
+"""In one acknowledgement, unless a single batch has more: clients take messages of 4 MiB at most, and a refusal is some 100 bytes."""
 
 
 def serve_commands(
@@ -88,7 +94,7 @@ class CommandStream:
         try:
             while await _any(waiting, arrived, reading):
                 await asyncio.wait((waiting[0].durable,))
-                done = list(takewhile(lambda batch: batch.durable.done(), waiting))
+                done = list(_done(waiting))
                 good = list(takewhile(lambda batch: batch.durable.exception() is None, done))
                 if good:
                     failpoint("after_append")
@@ -114,7 +120,7 @@ class CommandStream:
                 raise InvalidRequestError([Violation("sequence", wrong)])
             last = request.sequence
             records, refused = await self._sort(getattr(request, self._shape.items))
-            size = max(request.ByteSize(), 1)
+            size = max(request.ByteSize(), 1) + REFUSAL_BYTES * len(refused)
             await room.take(size)
             durable = asyncio.ensure_future(self._events.append(self._topic, records))  # taken in this order
             waiting.append(Batch(last, records, size, durable, refused))
@@ -145,6 +151,16 @@ class CommandStream:
         positions = [position_pb2.Position(topic=self._topic, partition=p, offset=o) for p, o in sorted(newest.items())]
         getattr(response, shape.positions).extend(positions)
         return response  # type: ignore[no-any-return]
+
+
+def _done(waiting: Iterable[Batch]) -> Iterator[Batch]:
+    """The first ones, as far as the log has answered, and no more than go into one acknowledgement."""
+    refused = 0
+    for batch in waiting:
+        refused += len(batch.refused)
+        if not batch.durable.done() or (refused > MOST_REFUSED and refused > len(batch.refused)):
+            return
+        yield batch
 
 
 async def _any(waiting: deque[Batch], arrived: asyncio.Event, reading: asyncio.Task[None]) -> bool:

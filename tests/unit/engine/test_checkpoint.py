@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aorist.engine import checkpoint as checkpoints
-from aorist.engine.checkpoint import Checkpointer
+from aorist.engine.checkpoint import WRITE, Checkpointer
 from aorist.engine.shard import Shard
 from aorist.engine.threads import Fate
 from aorist.errors import StoreUnavailableError
@@ -70,15 +70,15 @@ async def test_only_what_changed_is_written(rig: Rig) -> None:
 
 async def test_many_keys_are_written_in_pieces(rig: Rig) -> None:
     rig.open()
-    await rig.publish(*(Added(id=f"k{n}", amount=n) for n in range(250)))
+    await rig.publish(*(Added(id=f"k{n}", amount=n) for n in range(2 * WRITE + 50)))
     rig.fold()
     sizes: list[int] = []
     rig.store = WrappedStore(
         rig.store, lambda method, *rest: sizes.append(len(rest[0])) if method == "write_rows" else None
     )
     rig.checkpoint()
-    assert sizes == [100, 100, 50]
-    assert rig.stored() == {f"k{n}".encode(): (counts(n), n) for n in range(250)}
+    assert sizes == [WRITE, WRITE, 50]
+    assert rig.stored() == {f"k{n}".encode(): (counts(n), n) for n in range(2 * WRITE + 50)}
 
 
 async def test_without_anything_new_there_is_no_checkpoint(rig: Rig) -> None:
@@ -106,20 +106,20 @@ async def test_a_checkpoint_moves_on_over_events_that_change_nothing(rig: Rig) -
 
 @pytest.mark.parametrize(
     ("method", "nth", "durable"),
-    [("write_rows", 1, 0), ("write_rows", 2, 100), ("write_checkpoint", 1, 150)],
+    [("write_rows", 1, 0), ("write_rows", 2, WRITE), ("write_checkpoint", 1, WRITE + 50)],
     ids=["first rows", "second piece of rows", "checkpoint"],
 )
 async def test_what_fails_stays_changed_and_the_next_one_covers_it(
     rig: Rig, method: str, nth: int, durable: int
 ) -> None:
     rig.open()
-    await rig.publish(*(Added(id=f"k{n}", amount=n) for n in range(150)))
+    await rig.publish(*(Added(id=f"k{n}", amount=n) for n in range(WRITE + 50)))
     rig.fold()
     whole, rig.store = rig.store, FailingStore(rig.store, method, nth)
     with pytest.raises(StoreUnavailableError):
         rig.checkpoint()
     rig.store = whole
-    assert len(rig.shard.dirty) == 150
+    assert len(rig.shard.dirty) == WRITE + 50
     assert rig.store.read_checkpoint(rig.rows) is None
     assert rig.shard.checkpoint is None
     assert rig.committed == []
@@ -128,8 +128,8 @@ async def test_what_fails_stays_changed_and_the_next_one_covers_it(
     rig.fold()
     taken = rig.checkpoint()
     assert taken is not None
-    assert taken.next_offset == 151
-    assert len(rig.stored()) == 150
+    assert taken.next_offset == WRITE + 51
+    assert len(rig.stored()) == WRITE + 50
     rig.open()
     rig.fold()
     assert rig.states()[b"k0"] == counts(0, 7)
@@ -156,9 +156,9 @@ async def test_a_key_changed_while_its_checkpoint_failed_is_still_changed(rig: R
 
 async def test_a_state_changed_after_the_position_was_noted_goes_ahead_of_it_and_stays_changed(rig: Rig) -> None:
     rig.open()
-    await rig.publish(*(Added(id=f"k{n:03}", amount=1) for n in range(101)))
+    await rig.publish(*(Added(id=f"k{n:04}", amount=1) for n in range(WRITE + 1)))
     rig.fold()
-    await rig.publish(*(Added(id=f"k{n:03}", amount=2) for n in range(101)))
+    await rig.publish(*(Added(id=f"k{n:04}", amount=2) for n in range(WRITE + 1)))
     whole = rig.store
 
     def fold_between_pieces(method: str, *_: object) -> None:
@@ -169,11 +169,11 @@ async def test_a_state_changed_after_the_position_was_noted_goes_ahead_of_it_and
     taken = rig.checkpoint()
     rig.store = whole
     assert taken is not None
-    assert taken.next_offset == 101
-    assert len(rig.shard.dirty) == 101
+    assert taken.next_offset == WRITE + 1
+    assert len(rig.shard.dirty) == WRITE + 1
     ahead = [offset for state, offset in rig.stored().values() if state == counts(1, 2)]
     assert len(ahead) == 1  # of the second piece, which was serialised after the fold
-    assert ahead[0] >= 101
+    assert ahead[0] >= WRITE + 1
     rig.open()
     rig.fold()
     assert set(rig.states().values()) == {counts(1, 2)}

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,19 +12,7 @@ from uuid import uuid4
 from cassandra.cluster import Cluster, Session
 
 from aorist.adapters.cassandra import CassandraSnapshotStore, apply_schema
-from stack.cassandra import Cassandra
-
-
-@cache
-def shared_cassandra() -> Cassandra:
-    """One server for the whole run, started when first needed. Stores have keyspaces of their own."""
-    folder = Path(tempfile.mkdtemp(prefix="aorist-cassandra-"))
-    # batch: what was acknowledged is there after a kill.
-    server = Cassandra(folder, commitlog_sync="batch", heap_mb=512)
-    server.start()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.kill)  # called first; nobody needs what it stored
-    return server
+from tests.servers import shared_cassandra
 
 
 def new_keyspace() -> str:

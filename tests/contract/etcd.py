@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import http.client
 import json
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
@@ -18,6 +14,7 @@ from uuid import uuid4
 from aorist.adapters.etcd import EtcdOwnershipRegistry
 from aorist.ports import Member, Ownership
 from stack.etcd import Etcd
+from tests.servers import shared_etcd
 
 PATIENCE_S = 30.0
 """How long a test waits for what must happen; reached only by one that fails."""
@@ -25,17 +22,6 @@ PATIENCE_S = 30.0
 
 def member(name: str) -> Member:
     return Member(name, f"{name}.example:7000", ("view", "other"))
-
-
-@cache
-def shared_etcd() -> Etcd:
-    """One server for the whole run, started when first needed. Registries have prefixes of their own."""
-    folder = Path(tempfile.mkdtemp(prefix="aorist-etcd-"))
-    etcd = Etcd(folder)
-    etcd.start()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(etcd.stop)  # called first
-    return etcd
 
 
 class EtcdHarness:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
 from pathlib import Path
 
 from confluent_kafka import Producer, TopicPartition
@@ -24,20 +20,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from aorist.adapters.kafka import KafkaEventLog
 from aorist.ports import Record
 from aorist.position import Partition
-from stack.cluster import KafkaCluster
+from tests.servers import shared_kafka
 
 PATIENCE_S = 60.0
-
-
-@cache
-def shared_kafka() -> KafkaCluster:
-    """One broker for the whole run, started when first needed. Topics have names of their own."""
-    folder = Path(tempfile.mkdtemp(prefix="aorist-kafka-"))
-    cluster = KafkaCluster(folder, brokers=1, settings={"log.cleaner.backoff.ms": "100"})
-    cluster.start()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(cluster.brokers[0].kill)  # called first; nobody needs what it stored
-    return cluster
 
 
 class KafkaHarness:

@@ -20,7 +20,8 @@ from aorist.adapters.cassandra.batches import BATCH_BYTES, BATCH_ROWS, batches
 from aorist.adapters.cassandra.pages import BUCKETS_AT_ONCE
 from aorist.errors import StoreUnavailableError
 from aorist.ports import Checkpoint, ShardRows, SnapshotRow
-from tests.contract.cassandra import cql_client, made_keyspace, opened, shared_cassandra
+from tests.contract.cassandra import cql_client, made_keyspace, opened
+from tests.servers import shared_cassandra
 
 EVERY_ORDER = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 """The keyspace is shared by the examples of a test; each writes under a topic id of its own."""

@@ -14,7 +14,8 @@ from aorist.adapters.cassandra import CassandraSnapshotStore, link
 from aorist.errors import StoreUnavailableError
 from aorist.ports import Checkpoint, ShardRows, SnapshotRow
 from stack.cassandra import Cassandra
-from tests.contract.cassandra import made_keyspace, opened, shared_cassandra
+from tests.contract.cassandra import made_keyspace, opened
+from tests.servers import shared_cassandra
 
 PATIENCE_S = 60.0
 TIMEOUT_S = 2.0

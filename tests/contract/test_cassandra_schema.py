@@ -16,7 +16,8 @@ from aorist.adapters.cassandra import CassandraSnapshotStore, apply_schema
 from aorist.adapters.cassandra.cluster import RetryOnce
 from aorist.errors import SettingError, StoreUnavailableError
 from aorist.ports import ShardRows, SnapshotRow
-from tests.contract.cassandra import cql_client, made_keyspace, new_keyspace, opened, shared_cassandra
+from tests.contract.cassandra import cql_client, made_keyspace, new_keyspace, opened
+from tests.servers import shared_cassandra
 
 
 @pytest.fixture

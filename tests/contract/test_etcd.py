@@ -21,7 +21,8 @@ from aorist.errors import RegistryUnavailableError, SettingError
 from aorist.ports import Claim, Ownership
 from aorist.position import ShardName
 from stack.etcd import Etcd
-from tests.contract.etcd import PATIENCE_S, member, shared_etcd, until
+from tests.contract.etcd import PATIENCE_S, member, until
+from tests.servers import shared_etcd
 
 SHARD = ShardName("view@2/x", 0)
 SHARDS = [ShardName("view", number) for number in range(20)]

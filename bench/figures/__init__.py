@@ -1,0 +1,27 @@
+"""What is measured, in the order in which it is: each module has one or more figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bench.figures import commands, fold, query
+from bench.measure import Outcome
+from bench.rig import Rig
+
+
+class Figure(NamedTuple):
+    """`how`: in a sentence or two. `seconds`: what it takes about, in a quick and in a full run."""
+
+    name: str
+    measure: Callable[[Rig], Outcome]
+    how: str
+    seconds: tuple[float, float]
+
+
+FIGURES = (
+    Figure("unary", commands.unary, commands.HOW_UNARY, (25, 60)),
+    Figure("stream", commands.stream, commands.HOW_STREAM, (25, 90)),
+    Figure("fold", fold.measure, fold.HOW, (50, 140)),
+    Figure("query", query.measure, query.HOW, (25, 60)),
+)

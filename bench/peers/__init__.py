@@ -1,0 +1,1 @@
+"""Others that fold, to compare with."""

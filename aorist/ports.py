@@ -49,8 +49,12 @@ Record = tuple[int, bytes, bytes | None]
 """Offset, key, value. A plain tuple: one is made for every event of a catch-up."""
 
 
+NO_LEADER = -1
+"""Leader epoch where it is not known, or the log has no leaders that change."""
+
+
 class Bounds(NamedTuple):
-    """`start`: first offset still held (or the next one, if none is). `end`: offset that the next event will have at least."""
+    """`start`: lowest offset that may be read from. `end`: offset that the next event will have at least."""
 
     start: int
     end: int
@@ -68,13 +72,19 @@ class Fetched:
     """End of the partition as known at this fetch. Caught up when `next_offset` reaches it."""
     time_us: int
     """When the last of `records` was appended, by the log's clock; 0 without records."""
+    leader_epoch: int = NO_LEADER
+    """Under which leader of the partition the last of `records` was written."""
 
 
 class LogReader(Protocol):
     """Reads the partitions it is told to, from where it is told. Used by one thread only."""
 
-    def assign(self, partition: Partition, offset: int) -> None:
-        """Reads `partition` from `offset` on. Events of it fetched earlier are dropped."""
+    def assign(self, partition: Partition, offset: int, leader_epoch: int = NO_LEADER) -> None:
+        """Reads `partition` from `offset` on. Events of it fetched earlier are dropped.
+
+        `leader_epoch`: of the event before `offset`, if it is known. Where the log has lost that event since, and holds others there,
+        `poll` raises LogTruncatedError. Raises UnknownTopicError, LogUnavailableError.
+        """
         ...
 
     def unassign(self, partition: Partition) -> None:
@@ -87,7 +97,8 @@ class LogReader(Protocol):
         A partition whose end was reached appears with no records: it says that the end was looked at just now. A partition that
         could not be looked at does not appear, so that its lag ages.
 
-        Raises LogTruncatedError when an assigned offset is below the start or above the end of the log; `unassign` it then.
+        Raises LogTruncatedError when an assigned offset is below the start or above the end of the log, or the topic was deleted or
+        made anew; `unassign` it then. Nothing else that was read is lost by it. Raises LogUnavailableError once the log is closed.
         """
         ...
 
@@ -154,11 +165,15 @@ class SnapshotRow(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Every event below `next_offset` is in durable rows. `time_us`: when it was taken, wall clock."""
+    """Every event below `next_offset` is in durable rows. `time_us`: when it was taken, wall clock.
+
+    `leader_epoch`: of the last event below `next_offset`, for `LogReader.assign`.
+    """
 
     next_offset: int
     epoch: int
     time_us: int
+    leader_epoch: int = NO_LEADER
 
 
 class SnapshotStore(Protocol):

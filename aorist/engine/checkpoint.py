@@ -45,7 +45,7 @@ def checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int]
 def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int], None]) -> Checkpoint | None:
     # Step 1.
     with shard.lock:
-        next_offset, changed = shard.next_offset, shard.dirty
+        next_offset, leader_epoch, changed = shard.next_offset, shard.leader_epoch, shard.dirty
         done = shard.checkpoint is not None and shard.checkpoint.next_offset >= next_offset
         if done or shard.began_at == NOTHING or shard.phase is Phase.CLOSED:
             return None
@@ -58,7 +58,7 @@ def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int
             store.write_rows(shard.rows, rows)
             failpoint("after_rows")
         # Step 4.
-        taken = Checkpoint(next_offset, shard.epoch, time.time_ns() // 1000)
+        taken = Checkpoint(next_offset, shard.epoch, time.time_ns() // 1000, leader_epoch)
         store.write_checkpoint(shard.rows, taken)
         failpoint("after_checkpoint")
     except BaseException:

@@ -15,7 +15,7 @@ from aorist.engine.shard import Entry, Phase, Shard
 from aorist.engine.threads import Fate, Thread
 from aorist.errors import AoristError, LogTruncatedError, LogUnavailableError, UnfoldableError
 from aorist.failpoints import failpoint
-from aorist.ports import Fetched, LogReader, Record
+from aorist.ports import NO_LEADER, Fetched, LogReader, Record
 from aorist.position import Partition
 
 SLICE = 200
@@ -125,7 +125,7 @@ class Folder:
             if shard.phase is Phase.CLOSED:
                 return  # dropped while this order waited for another try
             try:
-                self._reader.assign(shard.partition, next_offset)
+                self._reader.assign(shard.partition, next_offset, shard.leader_epoch)
             except LogUnavailableError as error:
                 log.warning("not assigned; trying again", shard=str(shard.name), problem=str(error))
                 self._stopped.wait(AGAIN_S)
@@ -192,7 +192,7 @@ class Folder:
                 self._paused.add(partition)
             elif beyond < self._most_beyond and partition in self._paused:
                 try:
-                    self._reader.assign(partition, shard.next_offset)
+                    self._reader.assign(partition, shard.next_offset, shard.leader_epoch)
                 except LogUnavailableError as error:
                     log.warning("not assigned; trying again", shard=str(shard.name), problem=str(error))
                     return
@@ -200,10 +200,12 @@ class Folder:
                 self._paused.discard(partition)
 
     def _poll(self) -> Sequence[Fetched]:
-        if not self._shards:
-            self._wait_for_orders()
-            return ()
         try:
+            if not self._shards:
+                self._wait_for_orders()
+                return self._reader.poll(
+                    1, 0.0
+                )  # nothing to read, but a client that is never asked hoards what it has to tell
             return self._reader.poll(POLL, POLL_S)
         except LogTruncatedError as error:
             self._halt(self._shards[error.partition], error)
@@ -227,7 +229,7 @@ class Folder:
         """Stands still before the event, so as not to skip it; brings back the key that was being changed."""
         offset = int(error.metadata["offset"])
         with shard.lock:
-            shard.next_offset, shard.end_offset = offset, end_offset
+            shard.next_offset, shard.end_offset, shard.leader_epoch = offset, end_offset, NO_LEADER
         self._halt(shard, error)
         try:
             self._repair(shard, offset)

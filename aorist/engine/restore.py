@@ -53,6 +53,7 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
             f"{checkpoint.next_offset}: events between are lost to this view; rebuild it under a new build, or restore the log",
             shard.partition,
         )
+    shard.leader_epoch = checkpoint.leader_epoch
     return checkpoint.next_offset
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from aorist.declare.view import View
 from aorist.errors import HaltedError, NoOwnerError, RestoringError, StaleError, UnavailableError
-from aorist.ports import Checkpoint, Fetched, Record, ShardRows
+from aorist.ports import NO_LEADER, Checkpoint, Fetched, Record, ShardRows
 from aorist.position import NOTHING, Partition, ShardName
 from aorist.v1 import read_pb2
 
@@ -72,6 +72,7 @@ class Shard:
         self.broken: dict[bytes, str] = {}  # keys taken out after a failed apply, with the reason
         self.began_at = NOTHING  # where folding began in this process; NOTHING: it has not
         self.next_offset = 0
+        self.leader_epoch = NO_LEADER  # of the last event below `next_offset`
         self.end_offset = 0
         self.row_offset = NOTHING  # the newest event in any restored row: younger than this we may not answer
         self.checkpoint: Checkpoint | None = None
@@ -98,6 +99,7 @@ class Shard:
 
     def folded(self, fetched: Fetched, upto: int, piece: Sequence[Record]) -> None:
         """Called under the lock after `piece`: everything below `upto` is in the state. Wakes whom it concerns, once."""
+        self._note_leader(fetched, upto, piece)
         self.next_offset = upto
         self.end_offset = max(fetched.end_offset, upto)
         changed = False
@@ -115,6 +117,16 @@ class Shard:
         woken = {event for _, key, _ in piece for event in self._watched.get(key, ())} if self._watched else set()
         if woken or any(w.ready() for w in self._waiters):
             self._loop.call_soon_threadsafe(self._wake, woken)
+
+    def _note_leader(self, fetched: Fetched, upto: int, piece: Sequence[Record]) -> None:
+        """Exactly, or not at all: with the leader of an older event the log would seem to have lost newer ones."""
+        if not piece:
+            if upto > self.next_offset:
+                self.leader_epoch = NO_LEADER  # what fills the gap may be of another leader
+        elif upto >= fetched.next_offset:
+            self.leader_epoch = fetched.leader_epoch if piece[-1][0] + 1 == upto else NO_LEADER
+        elif self.leader_epoch != fetched.leader_epoch:
+            self.leader_epoch = NO_LEADER  # the leader changed somewhere in these events
 
     def new_key(self, key: bytes) -> None:
         """Called under the lock when the first event of a key is folded."""

@@ -123,12 +123,15 @@ class Seen:
     def __init__(self) -> None:
         self.records: dict[Partition, list[Record]] = {}
         self.last: dict[Partition, Fetched] = {}
+        self.leader_epochs: dict[Partition, int] = {}  # of the last event
 
     def poll(self, reader: LogReader, max_records: int = 1000, timeout_s: float = 0.5) -> list[Fetched]:
         fetched = list(reader.poll(max_records, timeout_s))
         for one in fetched:
             self.records.setdefault(one.partition, []).extend(one.records)
             self.last[one.partition] = one
+            if one.records:
+                self.leader_epochs[one.partition] = one.leader_epoch
         return fetched
 
     def caught_up(self, partition: Partition) -> bool:

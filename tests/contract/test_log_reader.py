@@ -252,3 +252,14 @@ async def test_commits_change_nothing_and_never_raise(logs: LogHarness, topic: s
     await logs.reopen()
     reader.commit(partition, 9)
     reader.close()
+
+
+async def test_reading_goes_on_under_the_leader_that_wrote_the_event_before(logs: LogHarness, topic: str) -> None:
+    (partition,) = await _fill(logs, topic, [50])
+    reader = logs.log.reader("test")
+    reader.assign(partition, 0)
+    seen = read_to_end(reader, [partition], max_records=20)
+    await logs.log.append(topic, [NewRecord(0, b"k", b"next")])
+    other = logs.log.reader("other")
+    other.assign(partition, seen.last[partition].next_offset, seen.leader_epochs[partition])
+    assert _values(read_to_end(other, [partition]), partition) == [b"next"]

@@ -45,10 +45,10 @@ def test_what_was_written_is_read(stores: StoreHarness, shard: ShardRows) -> Non
         SnapshotRow(b"z", b"\0", 2**40, 1),
     ]
     stores.store.write_rows(shard, rows)
-    stores.store.write_checkpoint(shard, Checkpoint(8, 3, 1_700_000_000_000_000))
+    stores.store.write_checkpoint(shard, Checkpoint(8, 3, 1_700_000_000_000_000, 2))
     assert _all(stores, shard) == {row.key: row for row in rows}
     assert [stores.store.read_row(shard, row.key) for row in rows] == rows
-    assert stores.store.read_checkpoint(shard) == Checkpoint(8, 3, 1_700_000_000_000_000)
+    assert stores.store.read_checkpoint(shard) == Checkpoint(8, 3, 1_700_000_000_000_000, 2)
 
 
 def test_nothing_written_is_nothing(stores: StoreHarness, shard: ShardRows) -> None:

@@ -17,7 +17,7 @@ _int = struct.Struct(">i").pack
 _smallint = struct.Struct(">h").pack
 _bigint = struct.Struct(">q").pack
 _HEAD = struct.Struct(">qq")  # offset, epoch; the state follows
-_CHECKPOINT = struct.Struct(">qqq")  # next_offset, epoch, time_us
+_CHECKPOINT = struct.Struct(">qqqi")  # next_offset, epoch, time_us, leader_epoch
 
 Values = list[bytes]
 """As a statement takes them, serialised."""

@@ -21,9 +21,9 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from aorist.adapters.kafka.client import CONSUMER, REQUEST_S, UNKNOWN_TOPIC, problem, result, uuid_of
+from aorist.adapters.kafka.client import CONSUMER, REQUEST_S, UNKNOWN_TOPIC, Complaints, problem, result, uuid_of
 from aorist.errors import LogTruncatedError, LogUnavailableError
-from aorist.ports import Fetched
+from aorist.ports import NO_LEADER, Fetched
 from aorist.position import Partition
 
 LOOK_S = 0.1
@@ -34,7 +34,12 @@ SAME_S = 2.0
 """How often the topic is asked whether it is still the one that was assigned."""
 
 LAST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-TRUNCATED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, *UNKNOWN_TOPIC)  # noqa: SLF001
+TRUNCATED = (
+    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001  # the client's own codes are named so
+    KafkaError._LOG_TRUNCATION,  # noqa: SLF001
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    *UNKNOWN_TOPIC,
+)
 
 log = structlog.get_logger()
 _offset, _key, _value, _partition, _error = Message.offset, Message.key, Message.value, Message.partition, Message.error
@@ -57,7 +62,7 @@ class KafkaLogReader:
             **CONSUMER,
             "bootstrap.servers": brokers,
             "group.id": group,
-            "error_cb": self._on_error,
+            "error_cb": Complaints("kafka consumer"),
             **overrides,
         }
         self._consumer = Consumer(settings)
@@ -68,14 +73,16 @@ class KafkaLogReader:
         self._same_at = 0.0
         self._closed = False
 
-    def assign(self, partition: Partition, offset: int) -> None:
-        """Raises LogUnavailableError, UnknownTopicError."""
+    def assign(self, partition: Partition, offset: int, leader_epoch: int = NO_LEADER) -> None:
         self.unassign(partition)
         what = f"assigning {partition}"
         asked = self._admin.describe_topics(TopicCollection([partition.topic]), request_timeout=REQUEST_S)
         described: Any = result(asked[partition.topic], what, partition.topic)
         try:
-            self._consumer.incremental_assign([TopicPartition(partition.topic, partition.number, offset)])
+            where = TopicPartition(partition.topic, partition.number, offset)
+            if leader_epoch != NO_LEADER:
+                where = TopicPartition(partition.topic, partition.number, offset, "", leader_epoch)
+            self._consumer.incremental_assign([where])
         except KafkaException as error:
             raise problem(error, what, partition.topic) from error
         self._places[partition] = _Place(uuid_of(described.topic_id), offset, offset)
@@ -128,7 +135,15 @@ class KafkaLogReader:
     def _fetched(partition: Partition, place: _Place, events: list[Message]) -> Fetched:
         records = list(zip(map(_offset, events), map(_key, events), map(_value, events), strict=True))
         time_us = events[-1].timestamp()[1] * 1000 if events else 0
-        return Fetched(partition, records, place.next_offset, place.end_offset, time_us)  # type: ignore[arg-type]  # events have keys
+        leader = events[-1].leader_epoch() if events else None
+        return Fetched(
+            partition,
+            records,  # type: ignore[arg-type]  # events have keys
+            place.next_offset,
+            place.end_offset,
+            time_us,
+            NO_LEADER if leader is None else leader,
+        )
 
     def _without_errors(self, partition: Partition, run: list[Message]) -> tuple[list[Message], int | None]:
         """The events among `run`, and the end of the partition if it was reached behind them. Other errors are refusals."""
@@ -202,9 +217,6 @@ class KafkaLogReader:
             self._closed = True
             self._places.clear()
             self._consumer.close()
-
-    def _on_error(self, error: KafkaError) -> None:
-        log.warning("kafka consumer", problem=error.str())
 
 
 class _Look:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from aorist.adapters.sqlite.database import Database
 from aorist.errors import LogTruncatedError, LogUnavailableError, UnknownTopicError
-from aorist.ports import Fetched, Record
+from aorist.ports import NO_LEADER, Fetched, Record
 from aorist.position import Partition
 
 POLL_BYTES = 8_000_000
@@ -75,7 +75,7 @@ class SqliteLogReader:
         self._group = group
         self._places: dict[Partition, _Place] = {}  # in the order in which they get their turn
 
-    def assign(self, partition: Partition, offset: int) -> None:
+    def assign(self, partition: Partition, offset: int, leader_epoch: int = NO_LEADER) -> None:  # noqa: ARG002  # it has no leaders
         with self._database.reading(LogUnavailableError) as connection:
             row = connection.execute("SELECT no FROM partitions WHERE topic = ? AND idx = ?", partition).fetchone()
         if row is None:

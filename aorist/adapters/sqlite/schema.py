@@ -90,7 +90,8 @@ CREATE TABLE checkpoints (
     shard_no    INTEGER PRIMARY KEY,
     next_offset INTEGER NOT NULL,
     epoch       INTEGER NOT NULL,
-    time_us     INTEGER NOT NULL
+    time_us     INTEGER NOT NULL,
+    leader_epoch INTEGER NOT NULL
 );
 
 CREATE TABLE registry (revision INTEGER NOT NULL);

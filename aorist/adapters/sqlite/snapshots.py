@@ -20,8 +20,9 @@ WHERE excluded.offset > snapshots.offset
 """
 
 _WRITE_CHECKPOINT = """
-INSERT INTO checkpoints (shard_no, next_offset, epoch, time_us) VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset, epoch = excluded.epoch, time_us = excluded.time_us
+INSERT INTO checkpoints (shard_no, next_offset, epoch, time_us, leader_epoch) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset, epoch = excluded.epoch, time_us = excluded.time_us,
+leader_epoch = excluded.leader_epoch
 WHERE excluded.next_offset >= checkpoints.next_offset
 """
 
@@ -48,7 +49,7 @@ class SqliteSnapshotStore:
     def read_checkpoint(self, shard: ShardRows) -> Checkpoint | None:
         with self._database.reading() as connection:
             row = connection.execute(
-                "SELECT next_offset, epoch, time_us FROM checkpoints WHERE shard_no = ?",
+                "SELECT next_offset, epoch, time_us, leader_epoch FROM checkpoints WHERE shard_no = ?",
                 (_find_shard(connection, shard),),
             ).fetchone()
         return Checkpoint(*row) if row else None

@@ -8,7 +8,8 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,8 +20,8 @@ from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
 from aorist.declare.project import Project
 from aorist.engine.materializer import Materializer
 from aorist.engine.ownership import Owner
-from aorist.errors import SettingError
-from aorist.ports import EventLog, Member, OwnershipRegistry, SnapshotStore
+from aorist.errors import PartitionCountError, SettingError, UnavailableError, UnknownTopicError
+from aorist.ports import EventLog, Member, OwnershipRegistry, SnapshotStore, TopicSpec
 from aorist.serve.command_gateway import serve_commands
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
 from aorist.serve.routing import Router
@@ -31,6 +32,10 @@ from aorist.settings import Settings
 if TYPE_CHECKING:
     from aorist.adapters.cassandra import CassandraSnapshotStore
     from aorist.adapters.kafka import KafkaEventLog
+    from aorist.adapters.kafka.topics import KafkaTopics
+
+AGAIN_S = (0.1, 2.0)
+"""First and longest rest between looks at a log that is away, or lacks a topic."""
 
 SWITCH_S = 0.0005
 """How long the fold thread keeps the interpreter while the loop wants it: the default of 5 ms would be each query's delay."""
@@ -82,7 +87,10 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
         stack.callback(events.close)
         listener = _listener(settings)
         _add_commands(listener, project, settings, events)
-        await _serve(stack, listener, settings, on_ready, Watched(stop))
+        topics = [commands.schema.topic for commands in project.commands]
+        await _serve(
+            stack, listener, settings, on_ready, Watched(stop), lambda: _as_declared(events, topics, settings.kafka)
+        )
 
 
 async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
@@ -93,8 +101,7 @@ async def serve_query_gateway(project: Project, settings: Settings, on_ready: On
         stack.push_async_callback(registry.close)
         watched, listener = Watched(stop), _listener(settings)
         router = await stack.enter_async_context(_queries(listener, project, settings, registry, watched))
-        if await watched.unless_stopped(router.informed()):
-            await _serve(stack, listener, settings, on_ready, watched)
+        await _serve(stack, listener, settings, on_ready, watched, router.informed)
 
 
 async def serve_materializer(
@@ -112,7 +119,13 @@ async def serve_materializer(
         owner, materializer, address = await stack.enter_async_context(
             _worker(project, views, settings, (events, store, registry), watched)
         )
-        if await watched.unless_stopped(_settled(owner, materializer)):
+        topics = [project.views[view].schema.topic for view in views]
+
+        async def settled() -> None:
+            await _as_declared(events, topics, settings.kafka)
+            await _settled(owner, materializer)
+
+        if await watched.unless_stopped(settled()):
             on_ready(address)
             await watched.until_stopped()
             log.info("stopping: draining, then a last checkpoint")
@@ -141,6 +154,39 @@ def open_store(settings: Settings) -> CassandraSnapshotStore:
 def open_registry(settings: Settings) -> EtcdOwnershipRegistry:
     """The ownership registry that the settings name. For the loop that it is used on."""
     return EtcdOwnershipRegistry(_needed(settings, "etcd").split(","), settings.etcd_prefix, settings.lease_s)
+
+
+@contextmanager
+def reading_log(settings: Settings) -> Iterator[EventLog]:
+    """For tools: Kafka where it is set, else the file of the embedded mode, which nobody else may have open. Makes neither."""
+    with ExitStack() as stack:
+        events: EventLog
+        if settings.kafka:
+            events = open_log(settings)
+        else:
+            if not Path(settings.db).is_file():
+                raise SettingError(
+                    f"no kafka is set, and there is no file {settings.db}: give --kafka HOST:PORT or AORIST_KAFKA, or --db PATH"
+                )
+            database = Database(settings.db)
+            stack.callback(database.close)
+            events = SqliteEventLog(database)
+        stack.callback(events.close)
+        yield events
+
+
+def open_topics(settings: Settings) -> KafkaTopics:
+    """The topics of the log that the settings name, to be compared with what is declared."""
+    with _extra("kafka"):
+        from aorist.adapters.kafka.topics import KafkaTopics
+    return KafkaTopics(_needed(settings, "kafka"), settings.replicas)
+
+
+def apply_schema(settings: Settings) -> list[str]:
+    """Makes what the snapshot store lacks, and returns what that was. Blocks. Raises StoreUnavailableError, SettingError."""
+    with _extra("cassandra"):
+        from aorist.adapters import cassandra
+    return cassandra.apply_schema(_needed(settings, "cassandra").split(","), settings.keyspace, settings.replicas)
 
 
 @contextmanager
@@ -224,15 +270,44 @@ async def _queries(
 
 
 async def _serve(
-    stack: AsyncExitStack, listener: Listener, settings: Settings, on_ready: OnReady, watched: Watched
+    stack: AsyncExitStack,
+    listener: Listener,
+    settings: Settings,
+    on_ready: OnReady,
+    watched: Watched,
+    prepare: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
-    """A gateway, until stopped."""
+    """A gateway, until stopped. Until `prepare` is done it says that it does not serve; what is called anyway fails in its own way."""
     address = await listener.start()
     stack.push_async_callback(listener.stop, settings.drain_s)
-    await listener.set_serving(serving=True)
-    on_ready(address)
-    await watched.until_stopped()
-    log.info("stopping: draining")
+    if await watched.unless_stopped(prepare()):
+        await listener.set_serving(serving=True)
+        on_ready(address)
+        await watched.until_stopped()
+        log.info("stopping: draining")
+
+
+async def _as_declared(events: EventLog, topics: Sequence[TopicSpec], kafka: str) -> None:
+    """Waits until the log has all of them. Raises PartitionCountError for one with another number of partitions than declared."""
+    for spec in topics:
+        rest = AGAIN_S[0]
+        while True:
+            try:
+                found = await asyncio.to_thread(events.describe, spec.name)
+                break
+            except (UnavailableError, UnknownTopicError) as error:
+                log.warning(
+                    "not ready: waiting for the topic", kafka=kafka, topic=spec.name, problem=str(error), rest_s=rest
+                )
+                await asyncio.sleep(rest)
+                rest = min(rest * 2, AGAIN_S[1])
+        if found.partitions != spec.partitions:
+            raise PartitionCountError(
+                f"topic {spec.name!r} has {found.partitions} partitions but is declared with {spec.partitions}: keys would be "
+                "looked for where their history is not; `aorist topics diff` says what to do",
+                topic=spec.name,
+                partitions=found.partitions,
+            )
 
 
 async def _settled(owner: Owner, materializer: Materializer) -> None:

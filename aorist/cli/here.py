@@ -84,8 +84,17 @@ class _SettingType(click.ParamType[Value]):
 
 def setting_flags(command: Command) -> Command:
     """Adds one flag per setting; values come in under the names of the settings, None where not given."""
-    for setting in reversed(list(SETTINGS.values())):
-        default = f"  [default: {setting.default}]" if setting.default != "" else ""
-        kind = _SettingType(setting)
-        click.option(setting.flag, setting.name, type=kind, metavar=kind.name, help=setting.rule.doc + default)(command)
-    return command
+    return flags_of(*SETTINGS)(command)
+
+
+def flags_of(*names: str) -> Callable[[Command], Command]:
+    """As `setting_flags`, of these settings alone."""
+
+    def add(command: Command) -> Command:
+        for setting in reversed([SETTINGS[name] for name in names]):
+            default = f"  [default: {setting.default}]" if setting.default != "" else ""
+            kind, doc = _SettingType(setting), setting.rule.doc + default
+            click.option(setting.flag, setting.name, type=kind, metavar=kind.name, help=doc)(command)
+        return command
+
+    return add

@@ -12,8 +12,11 @@ from aorist.cli.failures import Failed, sentence
 from aorist.cli.here import Here
 from aorist.cli.plugins import plugged_in
 
-COMMANDS = MappingProxyType({name: f"aorist.cli.{name}" for name in ("dev", "get", "watch", "status", "config")})
-"""Name -> module that defines a command of that name; imported when it is needed."""
+SERVING = ("dev", "command-gateway", "query-gateway", "materializer")
+PREPARING = ("topics", "schema")
+ASKING = ("get", "watch", "status", "log", "config")
+COMMANDS = MappingProxyType({name: name.replace("-", "_") for name in (*SERVING, *PREPARING, *ASKING)})
+"""Name -> module in `aorist.cli`, and command in that module; imported when it is needed."""
 
 
 class Aorist(click.Group):
@@ -24,7 +27,8 @@ class Aorist(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            command: click.Command = getattr(importlib.import_module(COMMANDS[name]), name)
+            module = importlib.import_module(f"aorist.cli.{COMMANDS[name]}")
+            command: click.Command = getattr(module, COMMANDS[name])
             return command
         return plugged_in(ctx.ensure_object(Here)).get(name)
 
@@ -42,8 +46,8 @@ class Aorist(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # the last: `aorist log ... | head`; click ends without a word
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None  # as shells say it
         except Exception as error:
@@ -69,8 +73,9 @@ def _show_version(context: click.Context, _option: click.Parameter, asked: bool)
 def aorist(debug: bool) -> None:  # noqa: FBT001  # click passes by name
     """Event sourcing for fleets of robots: gRPC at both ends.
 
-    Run inside a project, a folder with an aorist.toml, it serves what the project declares; `dev` does so in one
-    process on one file. The other commands ask a gateway: that of `dev`, unless --address or AORIST_ADDRESS says another.
+    Run inside a project, a folder with an aorist.toml, it serves what the project declares: `dev` in one process on one
+    file; the gateways and materializers each in processes of their own, on Kafka, Cassandra and etcd. `get`, `watch` and
+    `status` ask a gateway: that of `dev`, unless --address or AORIST_ADDRESS says another.
     """
 
 

@@ -203,9 +203,7 @@ class Folder:
         try:
             if not self._shards:
                 self._wait_for_orders()
-                return self._reader.poll(
-                    1, 0.0
-                )  # nothing to read, but a client that is never asked hoards what it has to tell
+                return self._reader.poll(1, 0.0)  # a client that is never asked hoards what it has to tell
             return self._reader.poll(POLL, POLL_S)
         except LogTruncatedError as error:
             self._halt(self._shards[error.partition], error)

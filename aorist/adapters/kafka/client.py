@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from typing import Any, TypeVar
 from uuid import UUID
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from aorist.errors import AoristError, LogUnavailableError, RecordTooLargeError, UnknownTopicError
@@ -15,12 +17,18 @@ T = TypeVar("T")
 REQUEST_S = 5.0
 """How long a question to the brokers may take."""
 
+TELL_EVERY_S = 10.0
+"""While no broker answers, librdkafka complains forty times a second."""
+
+log = structlog.get_logger()
+
 COMMON: dict[str, Any] = {
     "broker.address.family": "v4",
     "socket.nagle.disable": True,  # a request is written whole: waiting for more only delays it
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,  # back within a second of a broker's return; the default grows to 10 s
     "allow.auto.create.topics": False,  # topics come from declarations
+    "log_level": 2,  # what librdkafka writes to stderr by itself; `Complaints` and errors of calls tell the same once
 }
 
 PRODUCER: dict[str, Any] = {
@@ -48,6 +56,20 @@ CONSUMER: dict[str, Any] = {
     "queued.max.messages.kbytes": 32_768,  # what one reader may hold in memory
     "check.crcs": False,  # TCP and the broker check; it costs a tenth of the client
 }
+
+
+class Complaints:
+    """Tells of what a client complains about without being asked: each kind once in `TELL_EVERY_S`."""
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._told: dict[int, float] = {}  # kind -> when
+
+    def __call__(self, error: KafkaError) -> None:
+        now, kind = time.monotonic(), error.code()
+        if now - self._told.get(kind, -TELL_EVERY_S) >= TELL_EVERY_S:
+            self._told[kind] = now
+            log.warning(self._who, problem=error.str())
 
 
 def problem(error: KafkaError | KafkaException, what: str, topic: str | None = None) -> AoristError:

@@ -22,6 +22,14 @@ FIRST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 LAST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
+def topic_config(spec: TopicSpec, replicas: int) -> dict[str, str]:
+    """What a topic is made with. min.insync.replicas is one less than `replicas`: one broker may be away."""
+    kept = {"cleanup.policy": "compact"}
+    if not spec.compacted:
+        kept = {"cleanup.policy": "delete", "retention.ms": str(spec.retention_ms)}
+    return kept | {"min.insync.replicas": str(max(1, replicas - 1))}
+
+
 class KafkaEventLog:
     """The `EventLog` on Kafka.
 
@@ -38,9 +46,7 @@ class KafkaEventLog:
         self._closed = False
 
     def create(self, spec: TopicSpec) -> Topic:
-        """As the port says. min.insync.replicas is one less than `replicas`: one broker may be away."""
-        config = {"cleanup.policy": "compact"} if spec.compacted else {"retention.ms": str(spec.retention_ms)}
-        config["min.insync.replicas"] = str(max(1, self._replicas - 1))
+        config = topic_config(spec, self._replicas)
         new = NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=self._replicas, config=config)
         future = self._admin.create_topics([new], operation_timeout=REQUEST_S, request_timeout=REQUEST_S)[spec.name]
         try:

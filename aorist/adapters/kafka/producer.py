@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from aorist.adapters.kafka.client import PRODUCER, problem
+from aorist.adapters.kafka.client import PRODUCER, Complaints, problem
 from aorist.budget import Budget
 from aorist.errors import AoristError, LogUnavailableError, RecordTooLargeError
 from aorist.ports import MAX_RECORD_BYTES, NewRecord
@@ -44,6 +44,7 @@ class Producing:
     """A producer on one event loop. `broken`: it has failed for good, and the next append needs a new one."""
 
     def __init__(self, brokers: str, overrides: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._complaints = Complaints("kafka producer")
         settings = {**PRODUCER, "bootstrap.servers": brokers, "error_cb": self._on_error, **overrides}
         self._producer = Producer(settings)
         self._loop = loop
@@ -103,7 +104,7 @@ class Producing:
             self.broken = True
             log.error("the producer failed for good; the next append makes a new one", problem=error.str())
         else:
-            log.warning("kafka producer", problem=error.str())
+            self._complaints(error)
 
     # --- on the loop ---
 

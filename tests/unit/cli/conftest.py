@@ -64,6 +64,7 @@ def run() -> Callable[..., Result]:
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     double = Server()
     module: Any = types.ModuleType("aorist.app")
-    module.serve_dev = double.serve_dev
+    for role in ("dev", "command_gateway", "query_gateway", "materializer"):
+        setattr(module, f"serve_{role}", getattr(double, f"serve_{role}"))
     monkeypatch.setitem(sys.modules, "aorist.app", module)
     return double

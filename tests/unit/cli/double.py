@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,10 +98,11 @@ class Gateway:
 
 @dataclass
 class Server:
-    """In place of the composition root. `serves`: runs once ready; without it, waits to be stopped."""
+    """In place of the composition root. `serves`: runs once ready; without it, waits to be stopped. `views`: of a materializer."""
 
     address: str = "127.0.0.1:4711"
     settings: list[Settings] = field(default_factory=list)
+    views: list[str] = field(default_factory=list)
     stopped: bool = False
     serves: Callable[[asyncio.Event], Awaitable[None]] | None = None
 
@@ -115,3 +116,16 @@ class Server:
         async with asyncio.timeout(PATIENCE_S):
             await stop.wait()
         self.stopped = True
+
+    serve_command_gateway = serve_query_gateway = serve_dev
+
+    async def serve_materializer(
+        self,
+        project: Any,
+        views: Sequence[str],
+        settings: Settings,
+        on_ready: Callable[[str], None],
+        stop: asyncio.Event,
+    ) -> None:
+        self.views = list(views)
+        await self.serve_dev(project, settings, on_ready, stop)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from aorist.cli.dev import write_whole
+from aorist.cli.serving import write_whole
 from aorist.errors import PartitionCountError
 from tests.unit.cli.double import PATIENCE_S, Server
 
@@ -42,7 +42,7 @@ def test_a_port_file_of_an_earlier_run_is_gone_before_serving(
     def look(*_: Any) -> None:
         seen.append((tmp_path / "port").exists())
 
-    monkeypatch.setattr("aorist.cli.dev.write_whole", look)
+    monkeypatch.setattr("aorist.cli.serving.write_whole", look)
 
     server.serves = stops
     run("dev", "--port-file", str(tmp_path / "port"))

@@ -1,0 +1,41 @@
+"""Counts events: each time one is folded counts, and so does the order. Nothing that a later event could cover up.
+
+Axis 0 of the answer: `position` is the number of events, `sampled_at_us` a hash of all their times in order.
+"""
+
+from envelope import Envelope  # type: ignore[import-not-found]
+
+from aorist.declare import View
+from fleet.arms.v1.events_pb2 import JointPositionsChanged
+from fleet.arms.v1.queries_pb2 import (
+    ArmPosition,
+    GetArmPositionRequest,
+    GetArmPositionResponse,
+    ListArmPositionsRequest,
+    WatchArmPositionRequest,
+    WatchArmPositionResponse,
+)
+
+arm_position = View("arm_position", events=Envelope, state=ArmPosition)
+
+
+@arm_position.apply
+def moved(arm: ArmPosition, event: JointPositionsChanged) -> None:
+    count = arm.axes[0] if arm.axes else arm.axes.add()
+    count.position += 1
+    count.sampled_at_us = (count.sampled_at_us * 31 + event.sampled_at_us) % (2**61 - 1)
+
+
+@arm_position.get
+def get(arm: ArmPosition, ask: GetArmPositionRequest) -> GetArmPositionResponse:
+    return GetArmPositionResponse(arm=arm)
+
+
+@arm_position.list
+def each(arm: ArmPosition, ask: ListArmPositionsRequest) -> ArmPosition | None:
+    return ArmPosition(axes=arm.axes)
+
+
+@arm_position.watch
+def watch(arm: ArmPosition, ask: WatchArmPositionRequest) -> WatchArmPositionResponse:
+    return WatchArmPositionResponse(arm=arm)

@@ -47,12 +47,13 @@ arm_position = View("arm_position", events=ArmEvent, state=Arm, codec=Codec.thro
 
 @arm_position.apply
 def moved(arm: Arm, event: JointPositionsChanged) -> None:
+    axes, at_us = arm.axes, event.sampled_at_us
     for new in event.axes:
-        axis = arm.axes.get(new.axis)
+        axis = axes.get(new.axis)
         if axis is None:
-            arm.axes[new.axis] = Axis(new.position, event.sampled_at_us)
-        elif event.sampled_at_us >= axis.sampled_at_us:  # robots retry: late repeats must not win
-            axis.position, axis.sampled_at_us = new.position, event.sampled_at_us
+            axes[new.axis] = Axis(new.position, at_us)
+        elif at_us >= axis.sampled_at_us:  # robots retry: late repeats must not win
+            axis.position, axis.sampled_at_us = new.position, at_us
 
 
 @arm_position.get

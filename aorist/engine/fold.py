@@ -27,6 +27,9 @@ POLL = 1_000
 MOST_BEYOND = 10_000_000
 """Events folded beyond the last durable checkpoint before a shard pauses."""
 
+ONE_BYTE = 0x80
+"""Below it, protobuf writes a tag or a length in one byte."""
+
 POLL_S = 0.05
 """How long a poll waits when nothing comes: the longest that an order to hold or drop a shard waits."""
 
@@ -44,7 +47,7 @@ def compile_fold(view: View[Any]) -> Fold:
     before it are folded then, and the key it was about is taken out, since it may be half-changed.
     """
     parse: Callable[[bytes], Message] = view.schema.envelope.FromString
-    handlers, new_state, ignored = view.handlers, view.state, view.ignored
+    handlers, new_state, ignored, bare = view.handlers, view.state, view.ignored, _bare_events(view)
 
     def fold(shard: Shard, records: Sequence[Record]) -> None:
         entries, dirty = shard.entries, shard.dirty
@@ -53,20 +56,24 @@ def compile_fold(view: View[Any]) -> Fold:
             if entry is not None and offset <= entry.offset:
                 continue  # already in the row that this key was restored from
             try:
-                envelope = parse(value)  # type: ignore[arg-type]  # None, a tombstone, raises
-                field = envelope.WhichOneof("event")
-                handler = handlers.get(field)
-                if handler is None:
-                    if field not in ignored:
-                        shard.unknown_events += 1
-                    continue
+                known = bare.get(value[:1])  # type: ignore[index]  # None, a tombstone, raises
+                if known is not None and value[1] == len(value) - 2 < ONE_BYTE:  # type: ignore[index,arg-type]
+                    parse_event, handler = known
+                    event = parse_event(value[2:])  # type: ignore[index]
+                else:
+                    envelope = parse(value)  # type: ignore[arg-type]
+                    field = envelope.WhichOneof("event")
+                    if field not in handlers:  # None: of a newer version
+                        shard.unknown_events += field not in ignored
+                        continue
+                    handler, event = handlers[field], getattr(envelope, field)
                 if entry is None:
                     entry = Entry(new_state(), offset)
-                    handler(entry.state, getattr(envelope, field))
+                    handler(entry.state, event)
                     entries[key] = entry
                     shard.new_key(key)
                 else:
-                    handler(entry.state, getattr(envelope, field))
+                    handler(entry.state, event)
                     entry.offset = offset
                 dirty.add(key)
             except Exception as error:  # whatever domain code raises: the shard stops here, loudly
@@ -78,11 +85,29 @@ def compile_fold(view: View[Any]) -> Fold:
     return fold
 
 
+def _bare_events(view: View[Any]) -> dict[bytes, tuple[Callable[[bytes], Message], Callable[[Any, Any], None]]]:
+    """The fast path for an envelope that holds nothing but one short event, as stateless commands publish it.
+
+    Its bytes are the field's tag, a length of one byte, and the event's own, which is parsed by itself: a sixth of the fold is saved.
+    By tag.
+    """
+    fields = view.schema.envelope.DESCRIPTOR.fields_by_name
+    tags = {event: fields[name].number << 3 | 2 for event, name in view.schema.events.items() if name in view.handlers}
+    return {
+        bytes([tag]): (event.FromString, view.handlers[view.schema.events[event]])
+        for event, tag in tags.items()
+        if tag < ONE_BYTE
+    }
+
+
 def _problem(view: View[Any], shard: Shard, offset: int, key: bytes, value: bytes | None, error: Exception) -> str:
     where = f"{shard.partition}@{offset}, key {key!r}"
     if value is None:
         return f"{where}: a tombstone, on a topic whose keys are never deleted"
-    if isinstance(error, DecodeError):
+    cut_short = (
+        isinstance(error, IndexError) and error.__traceback__ is not None and error.__traceback__.tb_next is None
+    )
+    if isinstance(error, DecodeError) or cut_short:
         return f"{where}: not a {view.schema.envelope.DESCRIPTOR.full_name}: {error}"
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

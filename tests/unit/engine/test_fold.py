@@ -126,7 +126,34 @@ async def test_unknown_fields_of_a_snapshot_are_harmless(rig: Rig) -> None:
     assert rig.states() == {b"a": counts(7, 1)}
 
 
+@pytest.mark.parametrize("length", [1, 120, 126, 127, 128, 129, 130, 250, 255, 256, 20_000])
+@pytest.mark.parametrize("epoch", [0, 7])
+async def test_an_event_alone_and_one_with_meta_are_read_alike_at_every_length(
+    rig: Rig, length: int, epoch: int
+) -> None:
+    """The fast path looks at the first two bytes: lengths from 128 on are written in more of them."""
+    rig.open()
+    event = Added(id="a" * length, amount=-5)
+    key = event.id.encode()
+    await rig.append((key, PROTO.CountEvent(meta={"epoch": epoch}, added=event).SerializeToString()))
+    await rig.append((key, PROTO.CountEvent(added=event).SerializeToString()))
+    rig.fold()
+    assert rig.states() == {key: counts(-5, -5)}
+
+
+async def test_an_envelope_with_nothing_in_it_is_an_event_of_a_newer_version(rig: Rig) -> None:
+    rig.open()
+    await rig.append((b"a", b""))
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    assert rig.states() == {b"a": counts(1)}
+    assert rig.shard.unknown_events == 1
+
+
 UNREADABLE = {
+    "a tag alone": (b"\x12", "not a {package}.CountEvent"),
+    "a length that is too long": (b"\x12\x05\x0a\x01a", "not a {package}.CountEvent"),
+    "malformed within": (b"\x12\x02\x0a\x09", "not a {package}.CountEvent"),
     "malformed": (b"\xff\xff\xff", "not a {package}.CountEvent"),
     "cut short": (b"\x12\x7f\x0a", "not a {package}.CountEvent"),
     "tombstone": (None, "a tombstone, on a topic whose keys are never deleted"),

@@ -57,7 +57,7 @@ async def stream_until_dead(process: DevProcess, robot: Robot) -> None:
 
 @pytest.mark.parametrize(("name", "count"), [(name, count) for name, counts in COUNTS.items() for count in counts])
 async def test_death_at(name: str, count: int, tmp_path: Path) -> None:
-    robot, epochs = Robot(batch, in_flight=4), list[set[int]]()
+    robot, epochs = Robot(batch, in_flight=2), list[set[int]]()
     async with dev(tmp_path) as process:
         for _ in range(DEATHS):
             process.launch(failpoints=f"{name}={count}")

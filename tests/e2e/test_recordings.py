@@ -138,8 +138,8 @@ async def test_the_recordings_are_those_we_think_they_are(running: Running) -> N
 
 async def test_replay_has_sent_everything_and_says_so(running: Running) -> None:
     assert running.replayed.returncode == 0, running.replayed.stderr
-    for count in ("7,503", "45,000", "8,022", "256"):
-        assert f": {count} sent, {count} acknowledged, 0 refused" in running.replayed.stdout
+    for count in ("2,501", "45,000", "8,022", "256"):
+        assert f": {count} sent, {count} acknowledged, 0 refused" in running.replayed.stdout, running.replayed.stdout
 
 
 async def test_the_log_holds_every_row_once(running: Running) -> None:

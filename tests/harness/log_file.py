@@ -9,9 +9,10 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -112,9 +113,19 @@ class LogFile:
             revision=connection.execute("SELECT revision FROM registry").fetchone()[0],
         )
 
+    @cached_property
+    def by_arm(self) -> dict[str, list[tuple[int, JointPositionsChanged]]]:
+        """(offset, what happened) of each arm, in order."""
+        arms: dict[str, list[tuple[int, JointPositionsChanged]]] = {}
+        for event in self.events:
+            changed = ArmEvent.FromString(event.value).joint_positions_changed
+            assert changed.arm_id.encode() == event.key
+            arms.setdefault(changed.arm_id, []).append((event.offset, changed))
+        return arms
+
     def samples(self) -> Counter[tuple[str, int]]:
         """How often each (arm, sample time) is in the log."""
-        return Counter((event.arm_id, event.sampled_at_us) for _, event in self._decoded())
+        return Counter((arm, changed.sampled_at_us) for arm, events in self.by_arm.items() for _, changed in events)
 
     def count(self) -> dict[str, int]:
         """Distinct sample times of each arm."""
@@ -125,10 +136,7 @@ class LogFile:
 
     def folded(self, fold: Fold) -> dict[str, ArmPosition]:
         """Every arm as all events of it make it."""
-        arms: dict[str, list[JointPositionsChanged]] = {}
-        for _, changed in self._decoded():
-            arms.setdefault(changed.arm_id, []).append(changed)
-        return {arm: fold(events) for arm, events in arms.items()}
+        return {arm: fold([changed for _, changed in events]) for arm, events in self.by_arm.items()}
 
     def check_snapshots(self, fold: Fold) -> None:
         """No checkpoint is ahead of the rows, no row says anything but what the events up to its offset say."""
@@ -139,15 +147,11 @@ class LogFile:
             behind = {key: last for key, last in needed.items() if held.get(key, -1) < last}
             assert not behind, f"checkpoint {saved} of partition {partition} is ahead of the rows of {behind}"
         for row in self.rows:
-            events = [e for e in self.of_arm(row.key.decode()) if e.offset <= row.offset]
-            expected = fold([ArmEvent.FromString(event.value).joint_positions_changed for event in events])
+            events = self.by_arm[row.key.decode()]
+            expected = fold([changed for offset, changed in events if offset <= row.offset])
             expected.ClearField("arm_id")
             assert ArmPosition.FromString(row.state) == expected, f"row of {row.key!r} at {row.offset}"
             assert row.epoch <= self.revision
-
-    def _decoded(self) -> Iterator[tuple[Event, JointPositionsChanged]]:
-        for event in self.events:
-            yield event, ArmEvent.FromString(event.value).joint_positions_changed
 
 
 def newest(events: list[JointPositionsChanged]) -> ArmPosition:

@@ -22,7 +22,9 @@ def parse(text: str) -> dict[str, int]:
     for part in filter(None, text.split(",")):
         name, _, count = part.partition("=")
         if name not in NAMES or not count.isdigit() or int(count) < 1:
-            raise SettingError(f"AORIST_FAILPOINTS: `{part}`: write NAME=COUNT, with a NAME of {', '.join(NAMES)} and a COUNT from 1")
+            raise SettingError(
+                f"AORIST_FAILPOINTS: `{part}`: write NAME=COUNT, with a NAME of {', '.join(NAMES)} and a COUNT from 1"
+            )
         left[name] = int(count)
     return left
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 AORIST = Path(sys.executable).with_name("aorist")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """Reached only by a test that fails."""
 
 KUKA, STAUBLI = "kuka-kr300-r2500_runs-A-B-C_250Hz", "staubli-tx40_5kHz"

@@ -4,122 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
-import structlog
-from grpc_status import rpc_status
 
-from aorist.errors import AoristError, HaltedError, NoOwnerError, OverloadedError, StaleError, UnreachableError
+from aorist.errors import AoristError, NoOwnerError, UnreachableError
 from aorist.ports import Claim, Ownership, OwnershipRegistry
 from aorist.position import NOTHING, ShardName
-from aorist.serve.errors import RelayedError, is_transient, reason_of
-from aorist.v1 import position_pb2, read_pb2, status_pb2, status_pb2_grpc, worker_pb2, worker_pb2_grpc
-
-IN_FLIGHT = 4
-"""Calls to one worker at once: the next batch gathers meanwhile."""
-
-BATCH = 128
-"""Questions in one call."""
-
-MOST_WAITING = 20_000
-"""Questions waiting for one worker before new ones are refused."""
-
-GRACE_S = 0.5
-"""How much longer than its questions a call to a worker may take before the worker counts as unreachable."""
+from aorist.serve.errors import RelayedError, is_transient
+from aorist.serve.links import Worker, answer_of
+from aorist.v1 import worker_pb2
 
 AGAIN_S = 0.02
 """Rest before a question is asked again when nothing has changed in the registry."""
-
-log = structlog.get_logger()
-
-
-class Worker:
-    """One worker as the gateway sees it. Questions that wait together travel together."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        options = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        ]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
-        self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
-        self._status = status_pb2_grpc.StatusServiceStub(self._channel)
-        self._waiting: deque[tuple[worker_pb2.Question, asyncio.Future[worker_pb2.Answer]]] = deque()
-        self._in_flight: set[asyncio.Task[None]] = set()
-        self._scheduled = False
-        self._loop = asyncio.get_running_loop()
-
-    async def ask(self, question: worker_pb2.Question) -> worker_pb2.Answer:
-        """Its answer, which may be an error. Raises OverloadedError, UnreachableError.
-
-        None waits at the worker in company, where it would hold up the others: one that is too early there is asked again alone.
-        """
-        if not _may_wait(question):
-            return await self._ask_in_company(question)
-        at_once = worker_pb2.Question()
-        at_once.CopyFrom(question)
-        at_once.timeout_ms, at_once.read.on_stale = 0, read_pb2.ON_STALE_FAIL
-        answer = await self._ask_in_company(at_once)
-        if reason_of(answer.error) in (StaleError.reason, HaltedError.reason):  # may be good enough for `on_stale`
-            alone: asyncio.Future[worker_pb2.Answer] = self._loop.create_future()
-            await self._send([(question, alone)])
-            return await alone
-        return answer
-
-    def _ask_in_company(self, question: worker_pb2.Question) -> asyncio.Future[worker_pb2.Answer]:
-        if len(self._waiting) >= MOST_WAITING:
-            raise OverloadedError(f"{MOST_WAITING} questions wait for {self.address} already: ask again later")
-        future: asyncio.Future[worker_pb2.Answer] = self._loop.create_future()
-        self._waiting.append((question, future))
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._pump)
-        return future
-
-    def _pump(self) -> None:
-        self._scheduled = False
-        while self._waiting and len(self._in_flight) < IN_FLIGHT:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            task = self._loop.create_task(self._send(batch))
-            self._in_flight.add(task)
-            task.add_done_callback(self._sent)
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
-        if self._waiting:
-            self._pump()
-
-    async def _send(self, batch: list[tuple[worker_pb2.Question, asyncio.Future[worker_pb2.Answer]]]) -> None:
-        request = worker_pb2.AskRequest(questions=[question for question, _ in batch])
-        try:
-            timeout_s = max(question.timeout_ms for question, _ in batch) / 1000 + GRACE_S
-            response = await self._stub.Ask(request, timeout=timeout_s)
-        except grpc.aio.AioRpcError as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(
-                        UnreachableError(f"worker {self.address}: {error.code().name}: {error.details()}")
-                    )
-            return
-        for (_, future), answer in zip(batch, response.answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
-
-    def watch(self, request: worker_pb2.WatchRequest) -> AsyncIterator[worker_pb2.WatchResponse]:
-        """The stream as the worker gives it; raises grpc.aio.AioRpcError."""
-        return self._stub.Watch(request)  # type: ignore[return-value]  # a call is an async iterator
-
-    async def status(self, timeout_s: float) -> status_pb2.GetStatusResponse:
-        return await self._status.GetStatus(status_pb2.GetStatusRequest(), timeout=timeout_s)
-
-    async def close(self) -> None:
-        await self._channel.close()
 
 
 class Router:
@@ -139,10 +38,14 @@ class Router:
     async def run(self) -> None:
         """Follows the registry until cancelled."""
         async for ownership in self._registry.watch():
-            self.ownership = ownership
+            before, self.ownership = self.ownership, ownership
             self._informed.set()
             self._changed.set()
             self._changed = asyncio.Event()
+            for shard, claim in before.claims.items():
+                was = before.members.get(claim.member)
+                if ownership.claims.get(shard) != claim and was is not None and was.address in self._workers:
+                    self._workers[was.address].give_up(shard)
             gone = set(self._workers) - {member.address for member in ownership.members.values()}
             for address in gone:
                 await self._workers.pop(address).close()
@@ -185,31 +88,55 @@ class Router:
         shard = ShardName(question.view, question.partition)
         deadline, offset, epoch = time.monotonic() + patience_s, NOTHING, 0
         while True:
-            changed = self._changed
+            changed, answered = self._changed, False
             question.timeout_ms = max(0, int((deadline - time.monotonic()) * 1000))
+            request = worker_pb2.WatchRequest(question=question, min_interval_ms=min_interval_ms)
             try:
-                worker = self._worker(self._claim(shard))
-                async for answer in worker.watch(
-                    worker_pb2.WatchRequest(question=question, min_interval_ms=min_interval_ms)
-                ):
-                    if answer.epoch >= epoch and (answer.offset > offset or offset == NOTHING):
-                        offset, epoch = answer.offset, answer.epoch
-                        yield answer.response
-                    deadline = time.monotonic() + patience_s
-                failure: AoristError = UnreachableError(f"{shard}: the stream ended")
-            except grpc.aio.AioRpcError as error:
-                failure = _relayed(error, worker.address)
-                if isinstance(failure, RelayedError) and not is_transient(failure.status):
-                    raise failure from None
-            except NoOwnerError as error:
+                async with aclosing(self._until_moved(shard, request)) as answers:
+                    async for answer in answers:
+                        answered = True
+                        if answer.epoch >= epoch and (answer.offset > offset or offset == NOTHING):
+                            offset, epoch = answer.offset, answer.epoch
+                            yield answer.response
+                failure: AoristError = NoOwnerError(f"{shard} has moved on")
+            except (NoOwnerError, UnreachableError, RelayedError) as error:
+                if isinstance(error, RelayedError) and not is_transient(error.status):
+                    raise
                 failure = error
+            if answered:
+                deadline = time.monotonic() + patience_s  # it counts from when the answers stopped
             if not await _before(deadline, changed):
                 raise failure
-            # the next owner answers from where this one was, or waits until it is there
-            seen = position_pb2.Position(topic=question.topic, partition=shard.partition, offset=offset)
-            if offset != NOTHING:
+            if offset != NOTHING:  # the next owner answers from where this one was, or waits until it is there
                 del question.read.at_least[:]
-                question.read.at_least.append(seen)
+                question.read.at_least.add(topic=question.topic, partition=shard.partition, offset=offset)
+
+    async def _until_moved(
+        self, shard: ShardName, request: worker_pb2.WatchRequest
+    ) -> AsyncGenerator[worker_pb2.WatchResponse, None]:
+        """What the owner says, until another one owns the shard. Raises NoOwnerError, UnreachableError, RelayedError."""
+        claim = self._claim(shard)
+        worker = self._worker(claim)
+        stream = worker.watch(request)
+        coming = asyncio.ensure_future(stream.read())
+        try:
+            while True:
+                changed = self._changed
+                if self.ownership.claims.get(shard) != claim:
+                    return
+                moving = asyncio.create_task(changed.wait())
+                await asyncio.wait((coming, moving), return_when=asyncio.FIRST_COMPLETED)
+                moving.cancel()
+                if coming.done():
+                    answer = answer_of(coming, worker.address)
+                    if answer is None:
+                        return
+                    yield answer
+                    coming = asyncio.ensure_future(stream.read())
+        finally:
+            stream.cancel()
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
     async def status(self, timeout_s: float) -> list[tuple[str, str, Any]]:
         """(member, address, its answer or the error) of every member."""
@@ -238,11 +165,6 @@ class Router:
         return worker
 
 
-def _may_wait(question: worker_pb2.Question) -> bool:
-    read = question.read
-    return question.timeout_ms > 0 and (bool(read.at_least) or read.HasField("max_staleness_ms"))
-
-
 async def _before(deadline: float, changed: asyncio.Event) -> bool:
     """Waits for a change of ownership, or a little; False once `deadline` has passed."""
     left = deadline - time.monotonic()
@@ -251,10 +173,3 @@ async def _before(deadline: float, changed: asyncio.Event) -> bool:
     with suppress(TimeoutError):  # ask again all the same: not everything that changes is in the registry
         await asyncio.wait_for(changed.wait(), min(AGAIN_S, left))
     return True
-
-
-def _relayed(error: grpc.aio.AioRpcError, address: str) -> AoristError:
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an error is a call
-    if status is not None:
-        return RelayedError(status)
-    return UnreachableError(f"worker {address}: {error.code().name}: {error.details()}")

@@ -14,7 +14,7 @@ import grpc
 import pygrpc_native.aio
 import uvloop
 
-from aorist.serve.routing import BATCH, IN_FLIGHT
+from aorist.serve.links import BATCH, IN_FLIGHT
 from aorist.v1.read_pb2 import ROLE_OWNER, ReadHeader
 from bench.fill import FIRST_US
 from fleet.arms.v1.queries_pb2 import ArmPosition, AxisReading, GetArmPositionResponse

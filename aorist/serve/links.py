@@ -1,0 +1,157 @@
+"""The gateway's side of one worker: questions that wait together travel together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_status import rpc_status
+
+from aorist.errors import HaltedError, NoOwnerError, OverloadedError, StaleError, UnreachableError
+from aorist.position import ShardName
+from aorist.serve.errors import RelayedError, reason_of
+from aorist.v1 import read_pb2, status_pb2, status_pb2_grpc, worker_pb2, worker_pb2_grpc
+
+IN_FLIGHT = 4
+"""Calls to one worker at once: the next batch gathers meanwhile."""
+
+BATCH = 128
+"""Questions in one call."""
+
+MOST_WAITING = 20_000
+"""Questions waiting for one worker before new ones are refused."""
+
+GRACE_S = 0.5
+"""How much longer than its questions a call to a worker may take before the worker counts as unreachable."""
+
+Asked: TypeAlias = "asyncio.Future[worker_pb2.Answer]"
+Watching: TypeAlias = "grpc.aio.UnaryStreamCall[worker_pb2.WatchRequest, worker_pb2.WatchResponse]"
+
+
+class Worker:
+    """One worker as the gateway sees it. Questions that wait together travel together."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ]
+        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
+        self._status = status_pb2_grpc.StatusServiceStub(self._channel)
+        self._waiting: deque[tuple[worker_pb2.Question, Asked]] = deque()
+        self._unanswered: dict[ShardName, set[Asked]] = {}
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._loop = asyncio.get_running_loop()
+
+    async def ask(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+        """Its answer, which may be an error. Raises OverloadedError, UnreachableError.
+
+        None waits at the worker in company, where it would hold up the others: one that is too early there is asked again alone.
+        """
+        if not _may_wait(question):
+            return await self._asked(question, self._enqueue(question))
+        at_once = worker_pb2.Question()
+        at_once.CopyFrom(question)
+        at_once.timeout_ms, at_once.read.on_stale = 0, read_pb2.ON_STALE_FAIL
+        answer = await self._asked(question, self._enqueue(at_once))
+        if reason_of(answer.error) in (StaleError.reason, HaltedError.reason):  # may be good enough for `on_stale`
+            alone: Asked = self._loop.create_future()
+            sending = self._loop.create_task(self._send([(question, alone)]))
+            try:
+                return await self._asked(question, alone)
+            finally:
+                sending.cancel()
+        return answer
+
+    async def _asked(self, question: worker_pb2.Question, answer: Asked) -> worker_pb2.Answer:
+        """Its answer, unless `give_up` comes first."""
+        waiting = self._unanswered.setdefault(ShardName(question.view, question.partition), set())
+        waiting.add(answer)
+        try:
+            return await answer
+        finally:
+            waiting.discard(answer)
+
+    def give_up(self, shard: ShardName) -> None:
+        """Another owns the shard now: what waits for an answer about it here raises NoOwnerError, to be asked there."""
+        for answer in self._unanswered.pop(shard, ()):
+            if not answer.done():
+                answer.set_exception(NoOwnerError(f"{shard} has moved on from {self.address}"))
+
+    def _enqueue(self, question: worker_pb2.Question) -> Asked:
+        if len(self._waiting) >= MOST_WAITING:
+            raise OverloadedError(f"{MOST_WAITING} questions wait for {self.address} already: ask again later")
+        answer: Asked = self._loop.create_future()
+        self._waiting.append((question, answer))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._pump)
+        return answer
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._in_flight) < IN_FLIGHT:
+            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            batch = [asked for asked in batch if not asked[1].done()]  # done: given up
+            if not batch:
+                continue
+            task = self._loop.create_task(self._send(batch))
+            self._in_flight.add(task)
+            task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        if self._waiting:
+            self._pump()
+
+    async def _send(self, batch: list[tuple[worker_pb2.Question, Asked]]) -> None:
+        request = worker_pb2.AskRequest(questions=[question for question, _ in batch])
+        try:
+            timeout_s = max(question.timeout_ms for question, _ in batch) / 1000 + GRACE_S
+            response = await self._stub.Ask(request, timeout=timeout_s)
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:  # cancelled: by `close`
+            failed = (
+                f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else "it has left"
+            )
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(UnreachableError(f"worker {self.address}: {failed}"))
+            return
+        for (_, answer), given in zip(batch, response.answers, strict=True):
+            if not answer.done():
+                answer.set_result(given)
+
+    def watch(self, request: worker_pb2.WatchRequest) -> Watching:
+        """The stream, to be read."""
+        return self._stub.Watch(request)
+
+    async def status(self, timeout_s: float) -> status_pb2.GetStatusResponse:
+        return await self._status.GetStatus(status_pb2.GetStatusRequest(), timeout=timeout_s)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+def _may_wait(question: worker_pb2.Question) -> bool:
+    read = question.read
+    return question.timeout_ms > 0 and (bool(read.at_least) or read.HasField("max_staleness_ms"))
+
+
+def answer_of(coming: asyncio.Future[Any], address: str) -> worker_pb2.WatchResponse | None:
+    """What has come; None: the stream has ended. Raises what the worker said, or UnreachableError."""
+    try:
+        answer = coming.result()
+    except asyncio.CancelledError:
+        raise UnreachableError(f"worker {address}: it has left") from None  # its channel was closed
+    except grpc.aio.AioRpcError as error:
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an error is a call
+        if status is not None:
+            raise RelayedError(status) from None
+        raise UnreachableError(f"worker {address}: {error.code().name}: {error.details()}") from None
+    return answer if isinstance(answer, worker_pb2.WatchResponse) else None

@@ -1,0 +1,194 @@
+"""Routing while ownership moves: what waits is asked again where the shard went, whatever the old owner does, and watches go on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import grpc
+import pytest
+
+from aorist.adapters.local import LocalOwnershipRegistry
+from aorist.errors import NoOwnerError, UnreachableError
+from aorist.ports import Member, Session
+from aorist.position import ShardName
+from aorist.serve.routing import Router
+from aorist.v1 import worker_pb2, worker_pb2_grpc
+
+SHARD = ShardName("view", 0)
+PATIENCE_S = 30.0
+
+
+class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
+    """A worker on a real port, that says its name, or nothing while it is stalled."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.epoch = name, 0
+        self.stalled = False
+        self.asked = asyncio.Event()
+        self.offsets = [0]
+        self.at_least: list[int] = []
+        self.changed = asyncio.Event()
+        self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+
+    async def start(self) -> str:
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(self, self.server)
+        port = self.server.add_insecure_port("127.0.0.1:0")
+        await self.server.start()
+        return f"127.0.0.1:{port}"
+
+    async def Ask(self, request: worker_pb2.AskRequest, context: Any) -> worker_pb2.AskResponse:  # noqa: N802
+        self.asked.set()
+        if self.stalled:
+            await asyncio.Event().wait()
+        answer = worker_pb2.Answer(response=self.name.encode(), epoch=self.epoch)
+        return worker_pb2.AskResponse(answers=[answer for _ in request.questions])
+
+    async def Watch(self, request: worker_pb2.WatchRequest, context: Any) -> AsyncIterator[worker_pb2.WatchResponse]:  # noqa: N802
+        self.at_least = [position.offset for position in request.question.read.at_least]
+        self.asked.set()
+        while True:
+            for offset in self.offsets:
+                yield worker_pb2.WatchResponse(
+                    response=f"{self.name}@{offset}".encode(), offset=offset, epoch=self.epoch
+                )
+            self.changed.clear()
+            await self.changed.wait()
+
+    def tell(self, offset: int) -> None:
+        self.offsets = [offset]
+        self.changed.set()
+
+
+class System:
+    """A registry, a router that follows it, and two workers."""
+
+    def __init__(self) -> None:
+        revisions = count(1)
+        self.registry = LocalOwnershipRegistry(lambda: next(revisions))
+        self.router = Router(self.registry)
+        self.workers = {name: FakeWorker(name) for name in ("a", "b")}
+        self.sessions: dict[str, Session] = {}
+
+    async def start(self) -> None:
+        for name, worker in self.workers.items():
+            member = Member(name, await worker.start(), ("view",))
+            self.sessions[name] = await self.registry.join(member)
+        self.following = asyncio.create_task(self.router.run())
+
+    async def own(self, name: str) -> None:
+        seen = self.registry.now.claims.get(SHARD)
+        epoch = await self.sessions[name].claim(SHARD, seen.epoch if seen else 0)
+        assert epoch is not None
+        self.workers[name].epoch = epoch
+
+    async def stop(self) -> None:
+        self.following.cancel()
+        await self.router.close()
+        for worker in self.workers.values():
+            await worker.server.stop(None)
+        await self.registry.close()
+
+    def ask(self, patience_s: float = PATIENCE_S) -> asyncio.Task[worker_pb2.Answer]:
+        question = worker_pb2.Question(view="view", partition=0, key=b"k", topic="topic")
+        return asyncio.create_task(self.router.ask(question, time.monotonic() + patience_s))
+
+
+@pytest.fixture
+async def system() -> AsyncIterator[System]:
+    system = System()
+    await system.start()
+    yield system
+    await system.stop()
+
+
+async def test_a_question_waits_for_an_owner(system: System) -> None:
+    asking = system.ask()
+    await asyncio.sleep(0)
+    await system.own("a")
+    assert (await asyncio.wait_for(asking, PATIENCE_S)).response == b"a"
+
+
+async def test_without_an_owner_it_fails_in_time_and_says_so(system: System) -> None:
+    with pytest.raises(NoOwnerError, match="view/0"):
+        await system.ask(patience_s=0.1)
+
+
+async def test_what_waits_at_a_stalled_owner_is_asked_again_where_the_shard_went(system: System) -> None:
+    await system.own("a")
+    system.workers["a"].stalled = True
+    asking = [system.ask() for _ in range(1000)]  # more than are on their way at once
+    await asyncio.wait_for(system.workers["a"].asked.wait(), PATIENCE_S)
+    before = time.monotonic()
+    await system.own("b")
+    answers = await asyncio.wait_for(asyncio.gather(*asking), PATIENCE_S)
+    assert {answer.response for answer in answers} == {b"b"}
+    assert time.monotonic() - before < PATIENCE_S / 2  # not by the time-out of the calls to the stalled one
+
+
+async def test_what_waits_at_an_owner_that_leaves_is_asked_again(system: System) -> None:
+    await system.own("a")
+    system.workers["a"].stalled = True
+    asking = system.ask()
+    await asyncio.wait_for(system.workers["a"].asked.wait(), PATIENCE_S)
+    await system.sessions["a"].leave()  # the router closes its channel with calls under way
+    await system.own("b")
+    assert (await asyncio.wait_for(asking, PATIENCE_S)).response == b"b"
+
+
+async def test_an_answer_of_a_lower_epoch_is_dropped(system: System) -> None:
+    await system.own("a")
+    system.workers["a"].epoch -= 1  # it has not heard yet that it owns the shard
+    asking = system.ask()
+    await asyncio.wait_for(system.workers["a"].asked.wait(), PATIENCE_S)
+    assert not asking.done()
+    system.workers["a"].epoch += 1
+    assert (await asyncio.wait_for(asking, PATIENCE_S)).response == b"a"
+
+
+async def test_an_owner_that_nobody_reaches_is_told(system: System) -> None:
+    await system.own("a")
+    await system.workers["a"].server.stop(None)
+    with pytest.raises(UnreachableError):
+        await system.ask(patience_s=0.3)
+
+
+def _watch(system: System) -> AsyncIterator[bytes]:
+    question = worker_pb2.Question(view="view", partition=0, key=b"k", topic="topic")
+    return system.router.watch(question, 0, PATIENCE_S)
+
+
+async def test_a_watch_moves_to_the_new_owner_and_positions_never_go_back(system: System) -> None:
+    await system.own("a")
+    watch = _watch(system)
+    assert await anext(watch) == b"a@0"
+    system.workers["a"].tell(7)
+    assert await anext(watch) == b"a@7"
+    system.workers["b"].offsets = [5, 7, 9]  # it is behind at first
+    await system.own("b")  # "a" lives on, and says nothing
+    assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"b@9"
+    assert system.workers["b"].at_least == [7]
+
+
+async def test_a_watch_outlives_an_owner_that_dies_long_after_its_last_word(system: System) -> None:
+    await system.own("a")
+    question = worker_pb2.Question(view="view", partition=0, key=b"k", topic="topic")
+    watch = system.router.watch(question, 0, 0.5)
+    assert await anext(watch) == b"a@0"
+    waiting = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0.6)  # longer than its patience, which counts from when the answers stop
+    system.workers["b"].offsets = [1]
+    await system.workers["a"].server.stop(None)
+    await system.own("b")
+    assert await asyncio.wait_for(waiting, PATIENCE_S) == b"b@1"
+
+
+async def test_a_watch_left_by_its_client_is_left_at_the_worker(system: System) -> None:
+    await system.own("a")
+    watch: Any = _watch(system)
+    await anext(watch)
+    await watch.aclose()
+    assert not [task for task in asyncio.all_tasks() if "read" in repr(task.get_coro())]

@@ -11,11 +11,14 @@ from bench import load, machine
 from bench.figures import FIGURES, Figure
 from bench.measure import NotMeasuredError, Outcome
 from bench.report import Report
-from bench.rig import Rig, rig
+from bench.rig import ROUNDS, Rig, rig
 from stack.errors import StackError
 
 AT_MOST_S = {True: 175.0, False: 880.0}
 """Of a quick and of a full run: what does not fit any more is said not to be measured."""
+
+SLOWER = 1.5
+"""Times the usual: how long a figure may take before it gets no further round."""
 
 
 def main() -> int:
@@ -72,13 +75,16 @@ def _report(arguments: argparse.Namespace, on: Rig, wanted: list[Figure]) -> Rep
 
 
 def _measured(figure: Figure, on: Rig, until: float) -> Outcome:
-    began = time.monotonic()
-    if began + figure.seconds[0 if on.quick else 1] > until:
+    began, takes_s = time.monotonic(), figure.seconds[0 if on.quick else 1]
+    if began + takes_s > until:
         return Outcome(missing="the run's time was over")
+    on.until = min(until, began + SLOWER * takes_s)
     try:
         outcome = figure.measure(on)
     except NotMeasuredError as error:
         outcome = Outcome(missing=str(error))
+    if any(line.limit and len(line.ours) < ROUNDS for line in outcome.lines):
+        outcome.notes.append(f"fewer than {ROUNDS} rounds: the machine was too slow for more")
     print(f"{figure.name}: {outcome.missing or 'measured'}, {time.monotonic() - began:.0f} s", flush=True)
     return outcome
 

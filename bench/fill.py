@@ -21,7 +21,7 @@ PATTERNS = 8
 """Different positions that an arm goes through, again and again."""
 
 _SETTINGS = {
-    "log_level": 3,
+    "log_level": 0,
     "acks": "all",
     "enable.idempotence": True,
     "linger.ms": 20,

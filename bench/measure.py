@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -82,9 +82,9 @@ class Outcome:
         return {"lines": lines, "notes": self.notes, "missing": self.missing}
 
 
-def interleaved(rounds: int, ours: Callable[[], A], limit: Callable[[], B]) -> tuple[list[A], list[B]]:
+def interleaved(rounds: Iterable[int], ours: Callable[[], A], limit: Callable[[], B]) -> tuple[list[A], list[B]]:
     """Ours, limit, ours, limit...: what else the machine does meanwhile meets both."""
-    pairs = [(ours(), limit()) for _ in range(rounds)]
+    pairs = [(ours(), limit()) for _ in rounds]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 

@@ -15,7 +15,6 @@ from aorist.engine.materializer import Materializer
 from aorist.ports import Checkpoint, ShardRows, SnapshotRow
 from aorist.position import ShardName
 from bench.children.folding import FROM, PATIENCE_S, brokers, moment, report, rss_at_rest
-from bench.children.profile import profiled
 from bench.project import view_on
 
 NEVER_S = 3600.0
@@ -66,5 +65,4 @@ async def main(topic: str, events: int) -> None:
 
 
 if __name__ == "__main__":
-    with profiled("fold"):
-        uvloop.run(main(sys.argv[1], int(sys.argv[2])))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))

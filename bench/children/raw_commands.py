@@ -21,7 +21,6 @@ from confluent_kafka import Message, Producer
 
 from aorist.adapters.kafka.client import PRODUCER
 from bench.children.folding import brokers
-from bench.children.profile import profiled
 from bench.fill import FIRST_US, PARTITIONS, arm_name, events_of
 from fleet.arms.v1.commands_pb2 import (
     ReportJointPositionsResponse,
@@ -115,5 +114,4 @@ async def main(topic: str, axes: int) -> None:
 
 
 if __name__ == "__main__":
-    with profiled("raw_commands"):
-        uvloop.run(main(sys.argv[1], int(sys.argv[2])))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))

@@ -6,14 +6,12 @@ import asyncio
 import os
 import signal
 import sys
-from pathlib import Path
 
 import uvloop
 
 from aorist.app import serve_command_gateway, serve_materializer, serve_query_gateway
 from aorist.logs import set_up_logging
 from aorist.settings import load_settings
-from bench.children.profile import profiled
 from bench.project import VIEW, project_on
 
 
@@ -36,5 +34,4 @@ async def main(role: str, topic: str) -> None:
 
 
 if __name__ == "__main__":
-    with profiled(Path(sys.argv[0]).stem + "-" + sys.argv[1]):
-        uvloop.run(main(sys.argv[1], sys.argv[2]))
+    uvloop.run(main(sys.argv[1], sys.argv[2]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bench.figures import commands, fold, query
+from bench.figures import catchup, commands, fold, query, restore
 from bench.measure import Outcome
 from bench.rig import Rig
 
@@ -24,4 +24,6 @@ FIGURES = (
     Figure("stream", commands.stream, commands.HOW_STREAM, (25, 90)),
     Figure("fold", fold.measure, fold.HOW, (50, 140)),
     Figure("query", query.measure, query.HOW, (25, 60)),
+    Figure("restore", restore.measure, restore.HOW, (25, 100)),
+    Figure("catchup", catchup.measure, catchup.HOW, (45, 120)),
 )

@@ -40,7 +40,7 @@ def unary(rig: Rig) -> Outcome:
             rig.empty(topic)
             return run(at[child], many, rig.cores, [child]), run(at[child], alone, rig.cores, [child])
 
-        here, there = interleaved(rig.rounds, lambda: both(ours), lambda: both(raw))
+        here, there = interleaved(rig.rounds(), lambda: both(ours), lambda: both(raw))
     return Outcome(
         [
             Line(
@@ -84,7 +84,7 @@ def _stream(
         rig.empty(topic)
         return run(at[child], load, rig.cores, [child])
 
-    here, there = interleaved(rig.rounds, lambda: one(servers[0]), lambda: one(servers[1]))
+    here, there = interleaved(rig.rounds(), lambda: one(servers[0]), lambda: one(servers[1]))
     return _stream_lines(size, axes, here, there)
 
 

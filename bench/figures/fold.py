@@ -26,7 +26,7 @@ def measure(rig: Rig) -> Outcome:
         peers: Results = []
         ours: Results = []
         raw: Results = []
-        for _ in range(rig.rounds):
+        for _ in rig.rounds():
             ours.append(_run(rig, "fold_ours", filled))
             raw.append(_run(rig, "fold_raw", filled))
             if not (rig.quick and axes == 1):

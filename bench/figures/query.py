@@ -18,23 +18,22 @@ HOW = (
 
 def measure(rig: Rig) -> Outcome:
     filled = rig.filled("query", events=10_000, arms=1_000, axes=6)
-    rig.with_keyspace()
-    prefix = {"AORIST_ETCD_PREFIX": f"/{filled.topic}"}
+    environ = {"AORIST_ETCD_PREFIX": f"/{filled.topic}", "AORIST_KEYSPACE": rig.new_keyspace()}
     with (
-        rig.child("role", "materializer", filled.topic, environ=prefix) as worker,
+        rig.child("role", "materializer", filled.topic, environ=environ) as worker,
         rig.child("raw_hop", "worker") as raw_worker,
     ):
         with Worker(worker.line("ready")) as status:
             status.wait_folded(filled.events)
         with (
-            rig.child("role", "query-gateway", filled.topic, environ=prefix) as gateway,
+            rig.child("role", "query-gateway", filled.topic, environ=environ) as gateway,
             rig.child("raw_hop", "gateway", raw_worker.line("ready")) as raw_gateway,
         ):
             ours, raw = (
                 (gateway.line("ready"), [gateway, worker]),
                 (raw_gateway.line("ready"), [raw_gateway, raw_worker]),
             )
-            here, there = interleaved(rig.rounds, lambda: _both(rig, *ours), lambda: _both(rig, *raw))
+            here, there = interleaved(rig.rounds(), lambda: _both(rig, *ours), lambda: _both(rig, *raw))
     return Outcome(_lines(here, there), [_shares(here)])
 
 

@@ -24,6 +24,9 @@ from aorist.v1 import position_pb2
 BREATH = 100
 """Samples of one batch that are checked before others get their turn: ~5 ms, the most that one robot holds up the rest."""
 
+MOST_ITEMS = 10_000
+"""Of a batch. All of them may be refused, and the answer that names each has to fit into a message."""
+
 REFUSAL_BYTES = 1_000
 """What a refused sample may cost here until its acknowledgement has left: counted as unacknowledged beside the bytes that came."""
 
@@ -119,7 +122,11 @@ class CommandStream:
                 wrong = f"is {request.sequence} after {last}: it must grow along a stream"
                 raise InvalidRequestError([Violation("sequence", wrong)])
             last = request.sequence
-            records, refused = await self._sort(getattr(request, self._shape.items))
+            items = getattr(request, self._shape.items)
+            if len(items) > MOST_ITEMS:
+                wrong = f"{len(items)} in batch {last}, at most {MOST_ITEMS} are taken at once: send smaller batches"
+                raise InvalidRequestError([Violation(self._shape.items, wrong)])
+            records, refused = await self._sort(items)
             size = max(request.ByteSize(), 1) + REFUSAL_BYTES * len(refused)
             await room.take(size)
             durable = asyncio.ensure_future(self._events.append(self._topic, records))  # taken in this order

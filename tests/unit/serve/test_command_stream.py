@@ -12,7 +12,7 @@ import pytest
 
 from aorist.errors import InvalidRequestError, LogUnavailableError
 from aorist.ports import NewRecord
-from aorist.serve.command_gateway import CommandStream
+from aorist.serve.command_gateway import MOST_ITEMS, CommandStream
 from command_gateway.arms import arms
 from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.commands_pb2 import JointSample, StreamJointPositionsRequest
@@ -188,6 +188,16 @@ async def test_a_sequence_that_does_not_grow_ends_it_after_what_came_before(log:
         await client.task
     assert client.acknowledged()[-1] == 2
     assert len(log.appends) == 2
+
+
+async def test_a_batch_with_too_many_samples_ends_it_and_none_of_them_is_taken(log: Log, client: Client) -> None:
+    await client.send(1)
+    await client.send(2, *["a"] * (MOST_ITEMS + 1))
+    await log.take(0)
+    with pytest.raises(InvalidRequestError, match=f"samples: {MOST_ITEMS + 1} in batch 2.*send smaller batches"):
+        await client.task
+    assert client.acknowledged() == [1]
+    assert len(log.appends) == 1
 
 
 async def test_a_failure_of_the_log_is_told_before_a_fault_of_the_sender(log: Log, client: Client) -> None:

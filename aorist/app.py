@@ -88,9 +88,7 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
         listener = _listener(settings)
         _add_commands(listener, project, settings, events)
         topics = [commands.schema.topic for commands in project.commands]
-        await _serve(
-            stack, listener, settings, on_ready, Watched(stop), lambda: _as_declared(events, topics, settings.kafka)
-        )
+        await _serve(stack, listener, settings, on_ready, Watched(stop), lambda: _as_declared(events, topics))
 
 
 async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
@@ -122,7 +120,7 @@ async def serve_materializer(
         topics = [project.views[view].schema.topic for view in views]
 
         async def settled() -> None:
-            await _as_declared(events, topics, settings.kafka)
+            await _as_declared(events, topics)
             await _settled(owner, materializer)
 
         if await watched.unless_stopped(settled()):
@@ -287,7 +285,7 @@ async def _serve(
         log.info("stopping: draining")
 
 
-async def _as_declared(events: EventLog, topics: Sequence[TopicSpec], kafka: str) -> None:
+async def _as_declared(events: EventLog, topics: Sequence[TopicSpec]) -> None:
     """Waits until the log has all of them. Raises PartitionCountError for one with another number of partitions than declared."""
     for spec in topics:
         rest = AGAIN_S[0]
@@ -296,9 +294,7 @@ async def _as_declared(events: EventLog, topics: Sequence[TopicSpec], kafka: str
                 found = await asyncio.to_thread(events.describe, spec.name)
                 break
             except (UnavailableError, UnknownTopicError) as error:
-                log.warning(
-                    "not ready: waiting for the topic", kafka=kafka, topic=spec.name, problem=str(error), rest_s=rest
-                )
+                log.warning("not ready: waiting for the topic", topic=spec.name, problem=str(error), rest_s=rest)
                 await asyncio.sleep(rest)
                 rest = min(rest * 2, AGAIN_S[1])
         if found.partitions != spec.partitions:

@@ -83,9 +83,10 @@ def problem(error: KafkaError | KafkaException, what: str, topic: str | None = N
     if code == KafkaError.MSG_SIZE_TOO_LARGE:
         return RecordTooLargeError(f"{what}: an event is larger than Kafka takes; send less in one event")
     text = reason.str() if isinstance(reason, KafkaError) else str(error)
-    return LogUnavailableError(f"{what}: Kafka: {text}")
+    return LogUnavailableError(f"{what}: Kafka {'does not answer' if code in AWAY else 'fails'}: {text}")
 
 
+AWAY = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)  # noqa: SLF001
 UNKNOWN_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)  # noqa: SLF001
 
 

@@ -50,7 +50,7 @@ class KafkaEventLog:
         new = NewTopic(spec.name, num_partitions=spec.partitions, replication_factor=self._replicas, config=config)
         future = self._admin.create_topics([new], operation_timeout=REQUEST_S, request_timeout=REQUEST_S)[spec.name]
         try:
-            result(future, f"creating topic {spec.name}")
+            result(future, f"creating topic {spec.name} at {self._brokers}")
         except LogUnavailableError as error:
             code = getattr(error.__cause__, "args", [None])[0]
             if not (isinstance(code, KafkaError) and code.code() == KafkaError.TOPIC_ALREADY_EXISTS):
@@ -78,7 +78,7 @@ class KafkaEventLog:
 
     def describe(self, name: str) -> Topic:
         answers = self._admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_S)
-        described: Any = result(answers[name], f"describing topic {name}", name)
+        described: Any = result(answers[name], f"describing topic {name} at {self._brokers}", name)
         return Topic(name, uuid_of(described.topic_id), len(described.partitions))
 
     def bounds(self, partition: Partition) -> Bounds:

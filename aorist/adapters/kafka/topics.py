@@ -175,7 +175,7 @@ class KafkaTopics:
 
     def _found(self) -> list[Found]:
         """All but Kafka's own."""
-        what = "listing topics"
+        what = f"listing topics at {self._brokers}"
         try:
             names = sorted(self._admin.list_topics(timeout=REQUEST_S).topics)
         except KafkaException as error:

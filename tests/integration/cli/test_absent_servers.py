@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,7 @@ def nothing_runs(system: System) -> Iterator[System]:
 
 async def test_each_server_is_waited_for(nothing_runs: System) -> None:
     system, servers = nothing_runs, nothing_runs.servers
+    began = time.monotonic()
     gateway, asked, folding = (system.start(role) for role in ("command-gateway", "query-gateway", "materializer"))
     for role, missing in (
         (gateway, servers.kafka),
@@ -49,5 +51,7 @@ async def test_each_server_is_waited_for(nothing_runs: System) -> None:
     assert await answers(queries, positions) == counted(system.samples())
     for role in (gateway, asked, folding):
         assert "Traceback" not in role.output()
-        assert len(role.output().splitlines()) < 60, role.output()
+        assert len(role.output().splitlines()) < 50 + 5 * (time.monotonic() - began), (
+            role.output()
+        )  # clients would say 40 a second
         await role.stop()

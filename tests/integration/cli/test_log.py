@@ -23,6 +23,7 @@ def event(arm_id: str, at: int) -> bytes:
 @pytest.fixture
 def written(system: System) -> System:
     """Five events of arm `a`, a second apart; one of `f`; then what no gateway would write, in the partition of `a`."""
+    system.retention_ms = 10**12  # Kafka itself forgets by the times given here
     assert system.run("topics", "apply").code == 0
     a, f = (partition_of(arm, system.partitions) for arm in (b"a", b"f"))
     assert a != f
@@ -75,8 +76,6 @@ def test_where_it_begins(written: System) -> None:
     assert offsets("--key", "a", "--from", "3") == [3, 4]
     assert offsets("--key", "a", "--from", "2026-01-01T00:00:02.5Z") == [3, 4]
     assert offsets("--key", "a", "--from", "2026-01-01T01:00:02+01:00") == [2, 3, 4]
-    assert offsets("--from", "2027-01-01") == []
-    assert offsets("--from", "latest") == []
     ran = written.run("log", topic, "--partition", a, "--from", "5000")
     assert (ran.code, ran.err.endswith("there is no 5000\n")) == (1, True), ran
 

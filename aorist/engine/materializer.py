@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -14,12 +15,15 @@ from aorist.engine.fold import MOST_BEYOND, Folder
 from aorist.engine.restore import refold, restore
 from aorist.engine.shard import Shard
 from aorist.engine.threads import Fate
-from aorist.errors import LogTruncatedError, NoOwnerError, UnavailableError, UnknownTopicError
+from aorist.errors import AoristError, LogTruncatedError, NoOwnerError, UnavailableError, UnknownTopicError
 from aorist.ports import EventLog, ShardRows, SnapshotStore
-from aorist.position import Partition, ShardName
+from aorist.position import NOTHING, Partition, ShardName
 
 AGAIN_S = (0.1, 5.0)
 """First and longest rest between attempts to restore while log or store are away."""
+
+TELL_EVERY_S = 5.0
+"""Between two lines about the same trouble."""
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -47,6 +51,7 @@ class Materializer:
         self._checkpointer = Checkpointer(
             lambda: list(self.shards.values()), store, self._commit, checkpoint_interval_s, self.fate
         )
+        self._told: dict[str, float] = {}  # reason -> when
         self._opening: dict[ShardName, asyncio.Task[None]] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called on the loop when a shard can do more, or less, than before."""
@@ -121,9 +126,21 @@ class Materializer:
             try:
                 return await asyncio.to_thread(call, *arguments)
             except (UnavailableError, UnknownTopicError) as error:
-                log.warning("not restored; trying again", shard=str(name), problem=str(error), rest_s=rest)
+                self._tell(name, error, rest)
                 await asyncio.sleep(rest)
                 rest = min(rest * 2, AGAIN_S[1])
+
+    def _tell(self, name: ShardName, error: AoristError, rest_s: float) -> None:
+        """Once in a while for all shards, which mostly wait for the same."""
+        now = time.monotonic()
+        if now - self._told.get(error.reason, -TELL_EVERY_S) >= TELL_EVERY_S:
+            self._told[error.reason] = now
+            waiting = sum(
+                1 for shard in self._opening if shard not in self.shards or self.shards[shard].began_at == NOTHING
+            )
+            log.warning(
+                "not restored; trying again", shard=str(name), waiting=waiting, problem=str(error), rest_s=rest_s
+            )
 
     def _commit(self, shard: Shard, next_offset: int) -> None:
         self._folders[shard.view.name].commit(shard.partition, next_offset)

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 COMMON: dict[str, Any] = {
     "broker.address.family": "v4",
     "socket.nagle.disable": True,  # a request is written whole: waiting for more only delays it
-    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.ms": 250,
     "reconnect.backoff.max.ms": 1_000,  # back within a second of a broker's return; the default grows to 10 s
     "allow.auto.create.topics": False,  # topics come from declarations
     "log_level": 2,  # what librdkafka writes to stderr by itself; `Complaints` and errors of calls tell the same once

@@ -41,8 +41,7 @@ class KafkaEventLog:
         self._admin = AdminClient({**COMMON, "bootstrap.servers": brokers, **self._overrides})
         self._producing: Producing | None = None
         self._known: dict[str, Topic] = {}  # topics that were appended to
-        self._meeting = 0  # appends that are in `_meet`
-        self._in_turn = asyncio.Lock()
+        self._looking: dict[str, asyncio.Task[Topic]] = {}
         self._closed = False
 
     def create(self, spec: TopicSpec) -> Topic:
@@ -108,7 +107,7 @@ class KafkaEventLog:
             raise LogUnavailableError("the log is closed")
         if self._producing is None or self._producing.broken:
             self._producing = Producing(self._brokers, self._overrides, asyncio.get_running_loop())
-        if topic not in self._known or self._meeting:
+        if topic not in self._known:
             await self._meet(topic)
         partitions = self._known[topic].partitions
         if any(record.partition >= partitions for record in records):
@@ -116,14 +115,15 @@ class KafkaEventLog:
         return await self._producing.append(topic, records)
 
     async def _meet(self, topic: str) -> None:
-        """Looks the topic up once: the producer would wait for an unknown one until its events time out. Calls keep their order."""
-        self._meeting += 1
-        try:
-            async with self._in_turn:
-                if topic not in self._known:
-                    self._known[topic] = await asyncio.to_thread(self.describe, topic)
-        finally:
-            self._meeting -= 1
+        """Looks the topic up once for all who ask meanwhile: the producer would wait for an unknown one until its events time out.
+
+        They go on in the order in which they came, or fail together.
+        """
+        looking = self._looking.get(topic)
+        if looking is None:
+            looking = self._looking[topic] = asyncio.create_task(asyncio.to_thread(self.describe, topic))
+            looking.add_done_callback(lambda _: self._looking.pop(topic))
+        self._known[topic] = await asyncio.shield(looking)
 
     def reader(self, group: str) -> KafkaLogReader:
         return KafkaLogReader(self._brokers, group, self._overrides, self._admin)

@@ -71,7 +71,8 @@ class Router:
                 failure: AoristError = (
                     RelayedError(answer.error) if answer.HasField("error") else NoOwnerError(f"{shard} has moved on")
                 )
-                if answer.HasField("error") and not is_transient(answer.error):
+                outdated = 0 < answer.epoch < claim.epoch  # also that a key is not known
+                if answer.HasField("error") and not is_transient(answer.error) and not outdated:
                     raise failure
             except (NoOwnerError, UnreachableError) as error:
                 failure = error
@@ -146,6 +147,11 @@ class Router:
                 return name, address, await self._worker_at(address).status(timeout_s)
             except grpc.aio.AioRpcError as error:
                 return name, address, UnreachableError(f"{error.code().name}: {error.details()}")
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                return name, address, UnreachableError("it has left")  # its channel was closed meanwhile
 
         return list(await asyncio.gather(*(one(m.name, m.address) for m in self.ownership.members.values())))
 

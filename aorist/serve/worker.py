@@ -77,12 +77,14 @@ class WorkerService:
         try:
             shard, query, ask = self._find(question)
             shard.check_held()  # half restored, it would not know keys that it has
-            if query.shape.kind == "list":
-                answer = worker_pb2.Answer(page=_page(shard, query, ask, question, stale=stale), epoch=shard.epoch)
-            else:
-                answer = worker_pb2.Answer(
-                    response=_one(shard, query, ask, question.key, stale=stale)[0], epoch=shard.epoch
-                )
+            answer = worker_pb2.Answer(epoch=shard.epoch)
+            try:
+                if query.shape.kind == "list":
+                    answer.page.CopyFrom(_page(shard, query, ask, question, stale=stale))
+                else:
+                    answer.response = _one(shard, query, ask, question.key, stale=stale)[0]
+            except UnknownKeyError as error:  # is an answer: another owner may know the key by now
+                answer.error.CopyFrom(status_of(error))
             self._check_role(shard, question)
             return answer
         except AoristError as error:
@@ -99,8 +101,10 @@ class WorkerService:
             while True:
                 stale = await shard.fresh(read, request.question.timeout_ms / 1000)
                 changed.clear()  # before the answer is built: what comes after is in it, or sets the event again
-                response, offset = _one(shard, query, ask, request.question.key, stale=stale)
-                self._check_role(shard, request.question)
+                try:
+                    response, offset = _one(shard, query, ask, request.question.key, stale=stale)
+                finally:  # also of a key that is not known: another owner may know it by now
+                    self._check_role(shard, request.question)
                 sent = time.monotonic()
                 yield worker_pb2.WatchResponse(response=response, offset=offset, epoch=shard.epoch)
                 await changed.wait()

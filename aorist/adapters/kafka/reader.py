@@ -70,6 +70,7 @@ class KafkaLogReader:
         self._places: dict[Partition, _Place] = {}
         self._refused: list[LogTruncatedError] = []  # to be raised by the next poll
         self._look: _Look | None = None
+        self._same: dict[str, Future[Any]] | None = None  # the question, on its way
         self._same_at = 0.0
         self._closed = False
 
@@ -86,6 +87,7 @@ class KafkaLogReader:
         except KafkaException as error:
             raise problem(error, what, partition.topic) from error
         self._places[partition] = _Place(uuid_of(described.topic_id), offset, offset)
+        self._same = None  # may tell of the topic before, or not of this one
 
     def unassign(self, partition: Partition) -> None:
         self._refused = [refusal for refusal in self._refused if refusal.partition != partition]
@@ -95,6 +97,7 @@ class KafkaLogReader:
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Fetched]:
         if self._closed:
             raise LogUnavailableError("the log is closed")
+        self._check_same_topics()
         until = time.monotonic() + timeout_s
         fetched: list[Fetched] = []
         while not self._refused:
@@ -169,7 +172,6 @@ class KafkaLogReader:
 
     def _looked_at(self) -> Sequence[Fetched]:
         """What an answer about the ends says, if one has come; asks again."""
-        self._check_same_topics()
         fetched: list[Fetched] = []
         if self._look is not None and self._look.done():
             for partition, end in self._look.ends():
@@ -183,27 +185,17 @@ class KafkaLogReader:
         return fetched
 
     def _check_same_topics(self) -> None:
-        """Raises LogTruncatedError for a partition whose topic was deleted, or deleted and made anew."""
-        if time.monotonic() < self._same_at or not self._places:
-            return
-        self._same_at = time.monotonic() + SAME_S
-        names = sorted({partition.topic for partition in self._places})
-        answers = self._admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_S)
-        for partition, place in self._places.items():
-            try:
-                described: Any = answers[partition.topic].result(REQUEST_S)
-            except KafkaException as error:
-                reason = error.args[0]
-                if isinstance(reason, KafkaError) and reason.code() in UNKNOWN_TOPIC:
-                    raise LogTruncatedError(
-                        f"{partition}: its topic was deleted while it was read", partition
-                    ) from error
-                return  # away: its lag ages
-            if uuid_of(described.topic_id) != place.topic_id:
-                raise LogTruncatedError(
-                    f"{partition}: its topic was deleted and made anew: these are other events; rebuild the view",
-                    partition,
-                )
+        """Refuses partitions whose topic was deleted, or deleted and made anew. Asks in passing: a log that is away holds nobody up."""
+        if self._same is None:
+            if time.monotonic() >= self._same_at and self._places:
+                self._same_at = time.monotonic() + SAME_S
+                names = sorted({partition.topic for partition in self._places})
+                self._same = self._admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_S)
+        elif all(answer.done() for answer in self._same.values()):
+            answers, self._same = self._same, None
+            for partition, place in self._places.items():
+                if trouble := _another_topic(answers[partition.topic], place.topic_id):
+                    self._refused.append(LogTruncatedError(f"{partition}: {trouble}", partition))
 
     def commit(self, partition: Partition, next_offset: int) -> None:
         where = TopicPartition(partition.topic, partition.number, next_offset)
@@ -217,6 +209,18 @@ class KafkaLogReader:
             self._closed = True
             self._places.clear()
             self._consumer.close()
+
+
+def _another_topic(answer: Future[Any], topic_id: UUID) -> str:
+    """What `answer` says about the topic that was read, if it is not there any more."""
+    error = answer.exception()
+    if error is None:
+        anew = uuid_of(answer.result().topic_id) != topic_id
+        return "its topic was deleted and made anew: these are other events; rebuild the view" if anew else ""
+    reason = error.args[0] if isinstance(error, KafkaException) else None
+    if isinstance(reason, KafkaError) and reason.code() in UNKNOWN_TOPIC:
+        return "its topic was deleted while it was read"
+    return ""  # away: its lag ages
 
 
 class _Look:

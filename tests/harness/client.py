@@ -62,6 +62,14 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
     return Refusal(error.code(), reason, fields)
 
 
+def retry_ms_of(error: grpc.aio.AioRpcError) -> int:
+    """When to try again, as the error says; -1: it does not."""
+    status: Any = rpc_status.from_call(error)  # type: ignore[arg-type]
+    retry = error_details_pb2.RetryInfo()
+    found = any(detail.Unpack(retry) for detail in (status.details if status is not None else ()))
+    return int(retry.retry_delay.ToMilliseconds()) if found else -1
+
+
 async def one_of(call: Any) -> Any:
     """The next answer of a stream; it must not have ended."""
     answer = await asyncio.wait_for(call.read(), PATIENCE_S)

@@ -1,0 +1,188 @@
+"""Each server killed and started again, and stopped for a while, while robots send and readers ask.
+
+What a role cannot do meanwhile it says, in its log and to its callers, and does by itself afterwards; everything else goes on. Nothing
+that was acknowledged is lost, and no answer is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+
+from aorist.v1.read_pb2 import ReadOptions
+from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, GetArmPositionResponse
+from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceStub
+from stack.server import Server
+from tests.chaos.counting import counted
+from tests.cluster.load import Failure, Load, check_final
+from tests.cluster.system import STOPPED_S, Cluster, Process, until_owned
+from tests.harness.client import channel_to, refusal_of, retry_ms_of
+from tests.harness.places import PATIENCE_S
+
+LINES_A_SECOND = 5
+"""That a role may write while something is away. Clients left alone write forty."""
+
+
+@dataclass
+class Running:
+    """A system under load. What is in `failures` before an outage is not of it."""
+
+    cluster: Cluster
+    load: Load
+    gateway: Process
+    asked: Process
+    folding: list[Process]
+    began: float
+
+    async def outage(self, end: Callable[[], Awaitable[None]], *, commands: bool, queries: bool) -> list[Failure]:
+        """What failed during one, until both ends live again. `commands`, `queries`: go on meanwhile."""
+        before = len(self.load.failures)
+        if commands and queries:
+            await self.load.progress()
+        await end()
+        await self.load.progress()
+        failures = self.load.failures[before:]
+        for failure in failures:
+            assert failure.code is grpc.StatusCode.UNAVAILABLE or failure.code is grpc.StatusCode.OK, failure
+            assert failure.retry_ms > 0 or failure.code is grpc.StatusCode.OK, failure
+        assert not (commands and [f for f in failures if f.call in ("report", "stream")]), failures
+        assert not (queries and [f for f in failures if f.call in ("get", "list")]), failures
+        return failures
+
+    def said(self, process: Process, text: str) -> None:
+        assert process.lines(text), f"{text!r} is not in {process.output()[-4000:]}"
+
+
+@asynccontextmanager
+async def running(cluster: Cluster) -> AsyncIterator[Running]:
+    """Two materializers and both gateways under load. In the end everything is held against the log."""
+    gateway, asked = cluster.gateways()
+    folding = [cluster.materializer("finn"), cluster.materializer("ada")]
+    try:
+        commands, queries = await gateway.ready(), await asked.ready()
+        await asyncio.gather(*(role.ready() for role in folding))
+        began = time.monotonic()
+        async with Load(cluster.topic, commands, queries) as load:
+            await until_owned(queries, cluster.partitions, "finn", "ada")
+            await load.progress()
+            yield Running(cluster, load, gateway, asked, folding, began)
+            await until_owned(queries, cluster.partitions, "finn", "ada")
+            await load.progress()
+        log = await cluster.log()
+        load.check(log)
+        log.check_snapshots(counted)
+        await check_final(load, log)
+        cluster.check_quiet()
+        for role in (*folding, gateway, asked):
+            checkpoints = len(role.lines("no checkpoint; trying again with the next"))  # says every one of these
+            lines = len(role.output().splitlines()) - checkpoints
+            assert lines < 50 + LINES_A_SECOND * (time.monotonic() - began), role.output()
+            await role.stop()
+        log = await cluster.log()
+        log.check_snapshots(counted)
+        assert {p: saved.next_offset for p, saved in log.checkpoints.items()} == log.ends
+        print(load.summary())  # noqa: T201
+    except BaseException as error:
+        error.add_note(cluster.told())
+        raise
+
+
+Meanwhile = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    """Is done meanwhile."""
+
+
+async def dies(server: Server, meanwhile: Meanwhile = nothing) -> None:
+    """And is started again."""
+    server.kill()
+    try:
+        await meanwhile()
+    finally:
+        await asyncio.to_thread(server.start)
+
+
+async def stands_still(server: Server, meanwhile: Meanwhile = nothing) -> None:
+    """For a while."""
+    server.pause()
+    try:
+        until = time.monotonic() + STOPPED_S
+        await meanwhile()
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
+    finally:
+        server.resume()
+
+
+async def test_kafka(cluster: Cluster) -> None:
+    """Commands wait. Queries that take what there is are answered; those that ask for what cannot be known are told so."""
+    async with running(cluster) as system:
+        (broker,) = cluster.servers.kafka.brokers
+
+        async def meanwhile() -> None:
+            arm = next(iter(system.load.newest))
+            await refused_for(system.load, arm, ReadOptions(max_staleness_ms=300, max_wait_ms=100), "STALE")
+            answer = await ask(system.load, arm, ReadOptions(max_wait_ms=100))
+            assert answer.header.lag_ms > 0
+
+        await system.outage(lambda: dies(broker, meanwhile), commands=False, queries=False)
+        for role in (system.gateway, *system.folding):
+            system.said(role, "kafka ")
+        await system.outage(lambda: stands_still(broker, meanwhile), commands=False, queries=False)
+
+
+async def test_cassandra(cluster: Cluster) -> None:
+    """Nobody notices but those who write snapshots: answers stay fresh."""
+    async with running(cluster) as system:
+        server = cluster.servers.cassandra
+
+        async def meanwhile() -> None:
+            await system.load.progress(200, 200)
+
+        await system.outage(lambda: dies(server, meanwhile), commands=True, queries=True)
+        for role in system.folding:
+            system.said(role, "cassandra is away")
+            system.said(role, "no checkpoint; trying again with the next")
+            await role.says("cassandra answers again")
+        await system.outage(lambda: stands_still(server, meanwhile), commands=True, queries=True)
+
+
+async def test_etcd(cluster: Cluster) -> None:
+    """Commands need no owner. Without a lease nobody answers as the owner, and those who ask are told so."""
+    async with running(cluster) as system:
+        server = cluster.servers.etcd
+        await system.outage(lambda: dies(server), commands=True, queries=False)
+
+        async def meanwhile() -> None:
+            arm = next(iter(system.load.newest))
+            await refused_for(system.load, arm, ReadOptions(max_wait_ms=100), "NO_OWNER")
+
+        await system.outage(lambda: stands_still(server, meanwhile), commands=True, queries=False)
+        for role in (system.asked, *system.folding):
+            system.said(role, "etcd at ")
+        for role in system.folding:
+            system.said(role, "membership over")
+
+
+async def ask(load: Load, arm: str, read: ReadOptions) -> GetArmPositionResponse:
+    async with channel_to(load.queries) as channel:
+        return await ArmQueryServiceStub(channel).GetArmPosition(GetArmPositionRequest(arm_id=arm, read=read))
+
+
+async def refused_for(load: Load, arm: str, read: ReadOptions, reason: str) -> None:
+    """Asks until that is refused, with this reason and a word on when to try again."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            await ask(load, arm, read)
+        except grpc.aio.AioRpcError as error:
+            refusal, retry_ms = refusal_of(error), retry_ms_of(error)
+            assert (refusal.code, refusal.reason, retry_ms > 0) == (grpc.StatusCode.UNAVAILABLE, reason, True)
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"was not refused as {reason}: {read}")

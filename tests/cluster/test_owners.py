@@ -1,0 +1,142 @@
+"""Owners that come, leave, die and stand still while robots send and readers ask: nobody waits in vain, nobody is told what is old.
+
+Who should own what depends on the members' names alone; of those used here each owns something beside any of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import grpc
+
+from aorist.v1.read_pb2 import ROLE_OWNER
+from aorist.v1.worker_pb2 import Answer, AskRequest, Question
+from aorist.v1.worker_pb2_grpc import WorkerServiceStub
+from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, GetArmPositionResponse
+from tests.chaos.counting import counted
+from tests.cluster.load import Load, Told, check_final
+from tests.cluster.system import STOPPED_S, Cluster, Process, status, until_owned
+from tests.harness.client import channel_to
+from tests.harness.log_file import VIEW
+
+FIRST, SECOND, THIRD = "finn", "ada", "cleo"
+
+
+async def test_owners_come_leave_die_and_stand_still(cluster: Cluster) -> None:
+    gateway, asked = cluster.gateways()
+    first, second = cluster.materializer(FIRST), cluster.materializer(SECOND)
+    commands, queries = await gateway.ready(), await asked.ready()
+    await asyncio.gather(first.ready(), second.ready())
+    count = cluster.partitions
+    await until_owned(queries, count, FIRST, SECOND)
+    try:
+        async with Load(cluster.topic, commands, queries) as load:
+            await load.progress()
+            third = cluster.materializer(THIRD)
+            await third.ready()
+            await until_owned(queries, count, FIRST, SECOND, THIRD)
+            await load.progress()
+
+            await first.stop()
+            await until_owned(queries, count, SECOND, THIRD)
+            await load.progress()
+
+            third.kill()
+            await until_owned(queries, count, SECOND)
+            await load.progress()
+
+            third = cluster.materializer(THIRD)
+            await third.ready()
+            await until_owned(queries, count, SECOND, THIRD)
+            await load.progress()
+
+            late = await stand_still(second, (await second.ready()), load, queries, count)
+            (await cluster.log()).check_snapshots(counted)  # those of the late one among them
+            await until_owned(queries, count, SECOND, THIRD)
+            await load.progress()
+        log = await cluster.log()
+        load.check(log)
+        load.check_told(log, late)
+        assert not load.failures, load.failures
+        await check_final(load, log)
+        for role in (second, third, gateway, asked):
+            await role.stop()
+        log = await cluster.log()
+        log.check_snapshots(counted)
+        assert {p: saved.next_offset for p, saved in log.checkpoints.items()} == log.ends
+        cluster.check_quiet()
+        print(load.summary(), f"{len(late)} answers of the late one")  # noqa: T201
+    except BaseException as error:
+        error.add_note(cluster.told())
+        raise
+
+
+async def stand_still(process: Process, address: str, load: Load, queries: str, partitions: int) -> list[Told]:
+    """Stops it for a while, and asks it before it can know that it was: what it answers then."""
+    process.signal(signal.SIGSTOP)
+    stopped = time.monotonic()
+    await until_owned_by_others(queries, partitions)
+    epochs = {s.partition: s.epoch for s in await status(queries) if s.role == ROLE_OWNER and s.phase == "SERVING"}
+    while time.monotonic() < stopped + STOPPED_S:
+        await load.progress(20, 20)
+    asking = asyncio.create_task(ask_directly(address, load))  # these wait in its sockets
+    await asyncio.sleep(0.2)
+    process.signal(signal.SIGCONT)
+    told = await asking
+    for answer in told:
+        assert answer.epoch >= epochs[answer.partition], f"{answer}: of an ownership that had ended, now {epochs}"
+    return told
+
+
+async def until_owned_by_others(queries: str, partitions: int) -> None:
+    await until_owned(queries, partitions, THIRD)
+
+
+async def ask_directly(address: str, load: Load) -> list[Told]:
+    """As gateways do, about every arm, for a while: what the worker answers as the owner. All it may refuse is to be the owner."""
+    told: list[Told] = []
+    partitions = {answer.arm: answer.partition for answer in load.told}
+    async with channel_to(address) as channel:
+        worker = WorkerServiceStub(channel)
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            asked = AskRequest(
+                questions=[question(load.topic, arm, partition) for arm, partition in partitions.items()]
+            )
+            try:
+                response = await worker.Ask(asked, timeout=10)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                continue
+            for arm, answer in zip(partitions, response.answers, strict=True):
+                check_role(answer)
+                if answer.HasField("response"):
+                    got = GetArmPositionResponse.FromString(answer.response)
+                    (axis,), at = got.arm.axes, got.header.position
+                    told.append(
+                        Told(arm, at.partition, at.offset, int(axis.position), axis.sampled_at_us, answer.epoch)
+                    )
+    return told
+
+
+def check_role(answer: Answer) -> None:
+    if answer.HasField("error"):
+        assert "NO_OWNER" in str(answer.error), answer
+    else:
+        assert GetArmPositionResponse.FromString(answer.response).header.role == ROLE_OWNER
+
+
+def question(topic: str, arm: str, partition: int) -> Question:
+    request = GetArmPositionRequest(arm_id=arm)
+    return Question(
+        view=VIEW,
+        topic=topic,
+        partition=partition,
+        request_type=request.DESCRIPTOR.full_name,
+        request=request.SerializeToString(),
+        key=arm.encode(),
+        timeout_ms=1000,
+    )

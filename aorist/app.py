@@ -44,6 +44,9 @@ MOST_STALLED = 1024
 """Threads at hand for what blocks, made when needed. The native transport blocks one for each stream whose client does not read (for a
 watch: at the gateway and at the worker). With Python's default of a few, claims, checkpoints and a stop would wait for such clients."""
 
+HEALTH_S = 0.5
+"""How often health is looked at."""
+
 log = structlog.get_logger()
 OnReady = Callable[[str], None]
 
@@ -54,6 +57,10 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
     Raises AoristError when it cannot start; so do all below.
     """
     _set_up_threads()
+    if not project.topics():
+        raise SettingError(
+            f"{project.root.name} declares nothing to serve: name its role folders under [roles] of aorist.toml"
+        )
     async with AsyncExitStack() as stack:
         database = Database(settings.db)
         stack.callback(database.close)
@@ -73,7 +80,8 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
         address = await listener.start()
         stack.push_async_callback(listener.stop, settings.drain_s)
         if await watched.unless_stopped(_settled(owner, materializer)):
-            await listener.set_serving(serving=not materializer.problems())
+            showing = watched.run(_show_health(listener, materializer))
+            stack.callback(showing.cancel)
             on_ready(address)
             await watched.until_stopped()
             log.info("stopping: draining, then a last checkpoint")
@@ -228,7 +236,7 @@ async def _worker(
     materializer.start()
     following = [watched.run(owner.run()), watched.run(materializer.fate.watch())]
     try:
-        await listener.set_serving(serving=True)
+        following.append(watched.run(_show_health(listener, materializer)))
         yield owner, materializer, bound
     finally:
         for task in following:
@@ -304,6 +312,13 @@ async def _as_declared(events: EventLog, topics: Sequence[TopicSpec]) -> None:
                 topic=spec.name,
                 partitions=found.partitions,
             )
+
+
+async def _show_health(listener: Listener, materializer: Materializer) -> None:
+    """Health of the listener follows that of the shards, until cancelled: SERVING while none stands still."""
+    while True:
+        await listener.set_serving(serving=not materializer.problems())
+        await asyncio.sleep(HEALTH_S)
 
 
 async def _settled(owner: Owner, materializer: Materializer) -> None:

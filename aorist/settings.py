@@ -75,7 +75,7 @@ class Settings:
     )
     member: str = _set("", "Name of this process among the owners. Empty: host name and process id.")
     transport: str = _set(
-        "native", "What serves gRPC: native is ten times faster, grpcio can do TLS.", choices=("native", "grpcio")
+        "native", "What serves gRPC: native is ten times faster, grpcio is the fallback.", choices=("native", "grpcio")
     )
     db: str = _set("aorist.db", "The SQLite file of the embedded mode.")
     kafka: str = _set("", "Brokers, HOST:PORT,HOST:PORT... of the event log. Empty: the SQLite file.")

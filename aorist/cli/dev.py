@@ -11,15 +11,15 @@ from aorist.cli.here import Here, pass_here, setting_flags
 from aorist.cli.serving import Beside, Times, run, serving_flags, settings_to_serve, with_port
 from aorist.settings import Settings
 
+DEMO_ARMS = 12
+
 
 @click.command
 @serving_flags
 @click.option(
     "--demo", is_flag=True, help="Put simulated robots in and show them; on a file that is thrown away unless --db."
 )
-@click.option(
-    "--arms", type=click.IntRange(1), metavar="N", default=12, show_default=True, help="How many, with --demo."
-)
+@click.option("--arms", type=click.IntRange(1), metavar="N", help="How many, with --demo; 12 if not given.")
 @setting_flags
 @pass_here
 def dev(
@@ -30,7 +30,7 @@ def dev(
     port_file: Path | None,
     duration: float | None,
     demo: bool,
-    arms: int,
+    arms: int | None,
     **flags: object,
 ) -> None:
     """Serves this project: all roles in one process, on one file.
@@ -39,10 +39,12 @@ def dev(
     A second one ends it at once, which loses nothing that was acknowledged.
     """
     times = Times(port_file, duration)
+    if arms is not None and not demo:
+        raise click.UsageError("--arms says how many arms --demo sets in motion: give both, or neither")
     if demo:
         from aorist.cli.demo import run_demo
 
-        run_demo(here, with_port(here, flags, port), partial(_run, here, times), arms=arms)
+        run_demo(here, with_port(here, flags, port), partial(_run, here, times), arms=arms or DEMO_ARMS)
     else:
         _run(here, times, settings_to_serve(here, flags, port))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,9 @@ from aorist.ports import TopicSpec
 
 FILE = "aorist.toml"
 ROLES: dict[str, type] = {"command_gateway": Commands, "materializers": View, "query_gateway": Queries}
-LATER = ("write_models", "republishers")
+LATER: dict[str, type] = {"write_models": str, "republishers": str}
+CLI: dict[str, type] = {"plugins": list, "demo": str}
+TABLES = ("roles", "cli", "settings")
 T = TypeVar("T")
 
 
@@ -52,18 +55,36 @@ def read_config(root: Path) -> dict[str, Any]:
 
 
 def load_project(root: Path) -> Project:
-    """Imports every file of the role folders of the project at `root`. Raises MisdeclaredError for the first thing wrong."""
+    """Imports every file of the role folders of the project at `root`. Raises MisdeclaredError, SettingError."""
     config = read_config(root)
-    project = Project(root, plugins=list(config.get("cli", {}).get("plugins", [])), config=config)
+    roles, cli = _table(root, config, "roles", {**ROLES, **LATER}), _table(root, config, "cli", CLI)
+    for name in config:
+        if name not in TABLES:
+            raise SettingError(f"{root / FILE}: no table [{name}]: there are {', '.join(f'[{t}]' for t in TABLES)}")
+    project = Project(root, plugins=list(cli.get("plugins", [])), config=config)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    for role, folder in config.get("roles", {}).items():
-        if role not in ROLES and role not in LATER:
-            raise SettingError(f"{root / FILE}: no role `{role}`: there are {', '.join([*ROLES, *LATER])}")
+    for role, folder in roles.items():
         if role in ROLES:
             _load_role(project, role, folder)
     _check_together(project)
     return project
+
+
+def _table(root: Path, config: dict[str, Any], name: str, known: Mapping[str, object]) -> dict[str, Any]:
+    """One table of aorist.toml with the names that it may have; the values are text, or lists of text where `known` says so."""
+    where, table = f"{root / FILE}: [{name}]", config.get(name, {})
+    if not isinstance(table, dict):
+        raise SettingError(f"{where}: is {table!r}: it must be a table")
+    for key, value in table.items():
+        if key not in known:
+            raise SettingError(f"{where}: no `{key}`: there are {', '.join(known)}")
+        texts = value if known[key] is list and isinstance(value, list) else [value]
+        if not texts or not all(isinstance(text, str) and text for text in texts):
+            raise SettingError(
+                f"{where}: {key} is {value!r}: it must be {'a list of texts' if known[key] is list else 'a text'}"
+            )
+    return table
 
 
 def _load_role(project: Project, role: str, folder: str) -> None:
@@ -73,7 +94,10 @@ def _load_role(project: Project, role: str, folder: str) -> None:
             f"{project.root / FILE}: role {role} names the folder `{folder}`, which is not there: make it, or remove the line"
         )
     for file in sorted(path.glob("[!_]*.py")):
-        module = importlib.import_module(f"{folder}.{file.stem}".replace("/", "."))
+        try:
+            module = importlib.import_module(f"{folder}.{file.stem}".replace("/", "."))
+        except SyntaxError as error:
+            raise MisdeclaredError(f"{error.filename}:{error.lineno}: {error.msg}") from error
         declared: list[Any] = [value for value in vars(module).values() if isinstance(value, ROLES[role])]
         if not declared:
             raise MisdeclaredError(f"{file}: declares no {ROLES[role].__name__}: every file in {folder}/ declares one")
@@ -118,4 +142,17 @@ def _check_together(project: Project) -> None:
                 raise MisdeclaredError(
                     f"{queries.place}: routes by topic {queries.schema.topic.name}, but {view.place} folds {view.schema.topic.name}: "
                     "name the same envelope in both"
+                )
+    _check_served(project)
+
+
+def _check_served(project: Project) -> None:
+    served = {shape.request.DESCRIPTOR.full_name for queries in project.queries for shape in queries.shapes}
+    for view in project.views.values():
+        for request, query in view.queries.items():
+            if request not in served:
+                service = query.shape.method.containing_service.full_name
+                raise MisdeclaredError(
+                    f"{view.place}: answers {query.shape.method.name}, but no file of role query_gateway serves {service}: add one with "
+                    f'`Queries("{service}", events={view.schema.envelope.__name__})`'
                 )

@@ -145,6 +145,11 @@ def _list_shape(
         )
     item = class_of(items[0].message_type)
     keyed = _key_fields(item, schema, where)
+    if sorted(keyed) != sorted(schema.key):
+        raise MisdeclaredError(
+            f"{where}: {item.DESCRIPTOR.name} must mark exactly the key of topic {schema.topic.name} ({', '.join(schema.key)}) with "
+            f"[(aorist.v1.key) = true], or nobody could tell its items apart; it marks {', '.join(keyed) or 'nothing'}"
+        )
     return QueryShape(method, view, "list", request, response, read, header, item, items[0].name, missing, "", keyed)
 
 

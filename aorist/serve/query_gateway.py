@@ -114,6 +114,16 @@ class Gateway:
         except AoristError as error:
             return error
 
+    def _check_positions(self, read: read_pb2.ReadOptions) -> None:
+        """Positions elsewhere are ignored; one that this topic cannot have is a mistake, not a promise kept."""
+        for index, position in enumerate(read.at_least):
+            if position.topic == self._topic and not 0 <= position.partition < self._partitions:
+                wrong = f"topic {self._topic} has no partition {position.partition}: pass on the position as a command answered it"
+                raise InvalidRequestError([Violation(f"{self._shape.read}.at_least[{index}].partition", wrong)])
+            if not position.topic:
+                wrong = "is empty: pass on the position as a command answered it"
+                raise InvalidRequestError([Violation(f"{self._shape.read}.at_least[{index}].topic", wrong)])
+
     def _question(self, request: Any, partition: int, key: bytes) -> worker_pb2.Question:
         return worker_pb2.Question(
             view=self._shape.view,
@@ -127,6 +137,8 @@ class Gateway:
 
     def _deadline(self, request: Any) -> float:
         read: read_pb2.ReadOptions = getattr(request, self._shape.read)
+        if read.at_least:
+            self._check_positions(read)
         wait_ms = read.max_wait_ms if read.HasField("max_wait_ms") else self._limits.max_wait_ms
         if wait_ms > self._limits.max_wait_limit_ms:
             raise InvalidRequestError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
@@ -17,6 +18,9 @@ from aorist.v1 import options_pb2
 
 Check = Callable[[Any, str], Iterator[Violation]]
 """Of a message, and of the path that leads to it: empty, or ending in `.`."""
+
+
+YEAR_2000_US = 946_684_800_000_000
 
 
 class Rules:
@@ -56,7 +60,7 @@ def _checks_of(
         if by := options.Extensions[options_pb2.unique_by]:
             checks.append(_unique(field, by))
         if options.Extensions[options_pb2.event_time_us]:
-            checks.append(_not_ahead(field, max_skew_ms))
+            checks.append(_plausible_time(field, max_skew_ms))
         inner = field.message_type
         if inner is None or inner.GetOptions().map_entry or inner.file.package == "aorist.v1":
             continue
@@ -105,7 +109,7 @@ def _unique(field: FieldDescriptor, by: str) -> Check:
     return check
 
 
-def _not_ahead(field: FieldDescriptor, max_skew_ms: int) -> Check:
+def _plausible_time(field: FieldDescriptor, max_skew_ms: int) -> Check:
     if field.is_repeated or field.cpp_type != Kind.CPPTYPE_INT64:
         raise MisdeclaredError(
             f"{field.file.name}: {field.full_name}: (aorist.v1.event_time_us) stands on a single int64 field: make it one"
@@ -113,14 +117,24 @@ def _not_ahead(field: FieldDescriptor, max_skew_ms: int) -> Check:
     read = attrgetter(field.name)
 
     def check(message: Any, path: str) -> Iterator[Violation]:
-        ahead_ms = read(message) // 1000 - time.time_ns() // 1_000_000
-        if ahead_ms > max_skew_ms:
-            yield Violation(
-                path + field.name,
-                f"is {ahead_ms} ms ahead of the gateway's clock, at most {max_skew_ms} are allowed: check the sender's clock and unit",
-            )
+        time_us = read(message)
+        if time_us < YEAR_2000_US:
+            wrong = "before 2000: microseconds since 1970 are expected"
+        elif time_us // 1000 - time.time_ns() // 1_000_000 > max_skew_ms:
+            wrong = f"later than the gateway's clock by more than {max_skew_ms} ms"
+        else:
+            return
+        yield Violation(path + field.name, f"is {_when(time_us)}, {wrong}; check the sender's clock and unit")
 
     return check
+
+
+def _when(time_us: int) -> str:
+    """A time as people read it; one beyond the year 9999 as a number."""
+    try:
+        return datetime.fromtimestamp(time_us / 1_000_000, UTC).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return f"{time_us} us"
 
 
 def _path(field: Any) -> str:

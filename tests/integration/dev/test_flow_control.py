@@ -162,29 +162,28 @@ async def test_a_flood_at_the_stop_does_not_hold_it_up(process: DevProcess) -> N
 
 
 async def test_a_batch_of_very_many_samples_does_not_hold_up_others(process: DevProcess) -> None:
-    many = StreamJointPositionsRequest(sequence=1, samples=[sample("many", n) for n in range(20_000)])
-    worst = 0.0
+    many = StreamJointPositionsRequest(sequence=1, samples=[sample("many", n) for n in range(10_000)])
+    answered = 0
 
     async def ping() -> None:
-        nonlocal worst
+        nonlocal answered
         async with channel_to(process.address) as channel:
             stub = ArmCommandServiceStub(channel)
             call = stub.StreamJointPositions()
             for sequence in range(1, 100_000):
-                started = time.monotonic()
                 await call.write(StreamJointPositionsRequest(sequence=sequence))
                 await one_of(call)
-                worst = max(worst, time.monotonic() - started)
+                answered += 1
 
     pinging = asyncio.create_task(ping())
     async with channel_to(process.address) as channel:
         call = ArmCommandServiceStub(channel).StreamJointPositions()
-        started = time.monotonic()
         await call.write(many)
+        before = answered
         assert (await one_of(call)).acknowledged_sequence == 1
-        took = time.monotonic() - started
+        meanwhile = answered - before
         call.cancel()
     pinging.cancel()
     await asyncio.gather(pinging, return_exceptions=True)
 
-    assert 0 < worst < max(took / 2, 0.25), f"waited {worst:.2f} s of {took:.2f}"
+    assert meanwhile >= 5  # were the batch checked in one go, one or two would have got through

@@ -147,6 +147,28 @@ async def test_positions_elsewhere_are_ignored(dev: Served, arm: str) -> None:
     assert not got.header.stale
 
 
+@pytest.mark.parametrize(
+    ("position", "field"),
+    [
+        (Position(topic=TOPIC, partition=99), "read.at_least[1].partition"),
+        (Position(topic=TOPIC, partition=-1), "read.at_least[1].partition"),
+        (Position(partition=0, offset=3), "read.at_least[1].topic"),
+    ],
+    ids=["beyond", "negative", "no topic"],
+)
+async def test_a_position_that_no_command_answered_is_refused(
+    dev: Served, arm: str, position: Position, field: str
+) -> None:
+    """To ignore it would be to answer as if it had been reached."""
+    read = ReadOptions(at_least=[await report(dev, arm, 0), position])
+    for call in (
+        dev.queries.GetArmPosition(GetArmPositionRequest(arm_id=arm, read=read)),
+        dev.queries.ListArmPositions(ListArmPositionsRequest(read=read)),
+    ):
+        code, _, violations = await refused(call)
+        assert (code, list(violations)) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
+
+
 async def test_of_several_positions_in_a_partition_the_newest_counts(dev: Served, arm: str) -> None:
     first, second = await report(dev, arm, 1), await report(dev, arm, 2)
     for order in ([first, second], [second, first]):

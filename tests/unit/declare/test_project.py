@@ -113,7 +113,7 @@ def test_an_unknown_role_is_refused(things: Things) -> None:
     things.config('[roles]\nmaterialisers = "materializers"\n')
     sentence = things.refusal(SettingError)
     assert sentence.startswith(
-        f"{things.root / 'aorist.toml'}: no role `materialisers`: there are command_gateway, materializers,"
+        f"{things.root / 'aorist.toml'}: [roles]: no `materialisers`: there are command_gateway, materializers,"
     )
 
 
@@ -149,3 +149,42 @@ def test_a_project_is_importable_where_it_lies(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
     load_project(tmp_path)
     assert sys.path[0] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("roles = 3", "[roles]: is 3: it must be a table"),
+        ("[roles]\nmaterializers = 5", "[roles]: materializers is 5: it must be a text"),
+        ("[cli]\nplugin = []", "[cli]: no `plugin`: there are plugins, demo"),
+        ('[cli]\nplugins = "a.b"\ndemo = []', "[cli]: demo is []: it must be a text"),
+        ("[cli]\nplugins = [1]", "[cli]: plugins is [1]: it must be a list of texts"),
+        ("[setings]\ndb = 1", "no table [setings]: there are [roles], [cli], [settings]"),
+    ],
+)
+def test_a_config_with_anything_else_in_it_is_refused(things: Things, config: str, says: str) -> None:
+    things.config(config)
+    assert things.refusal(SettingError) == f"{things.root / 'aorist.toml'}: {says}"
+
+
+def test_a_file_that_is_no_python_is_refused_by_file_and_line(things: Things) -> None:
+    things.write(RIGHT)
+    file = things.add("materializers", "broken.py", "x = 1\ndef f(:\n")
+    assert things.refusal(MisdeclaredError).startswith(f"{file}:2: ")
+
+
+def test_a_view_that_no_query_service_asks_is_refused(things: Things) -> None:
+    things.write(RIGHT)
+    things.config(f'[roles]\nmaterializers = "{things.roles["materializers"]}"\n')
+    package = things.contract.package
+    assert things.refusal(MisdeclaredError).endswith(
+        f"answers GetThing, but no file of role query_gateway serves {package}.ThingQueries: add one with "
+        f'`Queries("{package}.ThingQueries", events=ThingEvent)`'
+    )
+
+
+def test_items_of_a_list_without_their_key_are_refused(things: Things) -> None:
+    things.write(
+        Wrong((), proto={"message Thing { string id = 1 [(aorist.v1.key) = true];": "message Thing { string id = 1;"})
+    )
+    assert "ListThings: Thing must mark exactly the key of topic things (id)" in things.refusal(MisdeclaredError)

@@ -100,18 +100,23 @@ def _aim(line: Line) -> str:
         return ""
     if line.aim.of_limit:
         return f"{line.aim.first:.2f}x, {line.aim.goal:.2f}x"
-    sign = "<=" if line.less_is_better else ">="
-    return f"{sign} {_number(line.aim.first, line.unit)}, {_number(line.aim.goal, line.unit)}"
+    first, goal = (_number(value, line.unit) + _unit(line.unit) for value in (line.aim.first, line.aim.goal))
+    return f"{'<=' if line.less_is_better else '>='} {first}, {goal}"
 
 
 def _spread(values: Sequence[float], unit: str) -> str:
-    middle, low, high = median(values), min(values), max(values)
-    return f"{_number(middle, unit)} [{_number(low)}-{_number(high)}]" if len(values) > 1 else _number(middle, unit)
+    middle, low, high = (_number(value, unit) for value in (median(values), min(values), max(values)))
+    return f"{middle}{_unit(unit)} [{low}-{high}]" if len(values) > 1 else f"{middle}{_unit(unit)}"
 
 
-def _number(value: float, unit: str = "") -> str:
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {letter}{unit}" if unit else f"{value / size:.3g}{letter}"
-    digits = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-    return f"{digits} {unit}" if unit else digits
+def _unit(unit: str) -> str:
+    return unit if unit.startswith("/") else f" {unit}"
+
+
+def _number(value: float, unit: str) -> str:
+    """Three digits, with k or M where it is a count: 1.06k/s, but 1060 ms."""
+    if unit.startswith("/"):
+        for size, letter in ((1e6, "M"), (1e3, "k")):
+            if abs(value) >= size:
+                return f"{value / size:.3g}{letter}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

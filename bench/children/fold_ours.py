@@ -12,6 +12,7 @@ import uvloop
 from aorist.adapters.kafka import KafkaEventLog
 from aorist.app import SWITCH_S
 from aorist.engine.materializer import Materializer
+from aorist.logs import set_up_logging
 from aorist.ports import Checkpoint, ShardRows, SnapshotRow
 from aorist.position import ShardName
 from bench.children.folding import FROM, PATIENCE_S, brokers, moment, report, rss_at_rest
@@ -40,6 +41,7 @@ class NoStore:
 
 
 async def main(topic: str, events: int) -> None:
+    set_up_logging("warning", "human")
     sys.setswitchinterval(SWITCH_S)
     view, log = view_on(topic), KafkaEventLog(brokers())
     materializer = Materializer([view], log, NoStore(), NEVER_S)

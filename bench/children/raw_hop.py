@@ -14,12 +14,12 @@ import grpc
 import pygrpc_native.aio
 import uvloop
 
-from aorist.serve.links import BATCH, IN_FLIGHT
 from aorist.v1.read_pb2 import ROLE_OWNER, ReadHeader
 from bench.fill import FIRST_US
 from fleet.arms.v1.queries_pb2 import ArmPosition, AxisReading, GetArmPositionResponse
 
 HOP = "/bench.Hop/Ask"
+IN_FLIGHT, BATCH = 4, 128  # as aorist's gateway: calls to a worker at once, questions in each
 
 
 def answer() -> bytes:

@@ -19,6 +19,7 @@ from aorist.app import SWITCH_S
 from aorist.engine.checkpoint import checkpoint
 from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Phase, Shard
+from aorist.logs import set_up_logging
 from aorist.position import ShardName
 from bench.children.folding import PATIENCE_S, brokers, moment, report, rss_at_rest
 from bench.project import view_on
@@ -27,6 +28,7 @@ NEVER_S = 3600.0
 
 
 async def main(topic: str, keys: int, what: str) -> None:
+    set_up_logging("warning", "human")
     sys.setswitchinterval(SWITCH_S)
     view, log = view_on(topic), KafkaEventLog(brokers())
     store = CassandraSnapshotStore(os.environ["AORIST_CASSANDRA"].split(","), os.environ["AORIST_KEYSPACE"])

@@ -20,10 +20,10 @@ class Figure(NamedTuple):
 
 
 FIGURES = (
-    Figure("unary", commands.unary, commands.HOW_UNARY, (25, 60)),
-    Figure("stream", commands.stream, commands.HOW_STREAM, (25, 90)),
-    Figure("fold", fold.measure, fold.HOW, (50, 140)),
-    Figure("query", query.measure, query.HOW, (25, 60)),
-    Figure("restore", restore.measure, restore.HOW, (25, 100)),
-    Figure("catchup", catchup.measure, catchup.HOW, (45, 120)),
+    Figure("unary", commands.unary, commands.HOW_UNARY, (17, 65)),
+    Figure("stream", commands.stream, commands.HOW_STREAM, (14, 120)),
+    Figure("fold", fold.measure, fold.HOW, (43, 200)),
+    Figure("query", query.measure, query.HOW, (22, 70)),
+    Figure("restore", restore.measure, restore.HOW, (28, 150)),
+    Figure("catchup", catchup.measure, catchup.HOW, (30, 110)),
 )

@@ -49,7 +49,7 @@ class Round(NamedTuple):
 
 
 def measure(rig: Rig) -> Outcome:
-    keys, events = (25_000, 1_000_000) if rig.quick else (100_000, 2_500_000)
+    keys, events = (25_000, 800_000) if rig.quick else (100_000, 2_500_000)
     filled = rig.filled("catchup", events=events, arms=keys, axes=6)
     rounds: list[Round] = []
     outcome = Outcome()
@@ -88,7 +88,7 @@ def _lines(rounds: Sequence[Round]) -> list[Line]:
 
 
 def _round(rig: Rig, filled: Filled, keys: int, number: int) -> Round:
-    interval_s = 2.5 if rig.quick else 5.0
+    interval_s = 2.0 if rig.quick else 5.0
     environ = {
         "AORIST_ETCD_PREFIX": f"/{filled.topic}-{number}",
         "AORIST_KEYSPACE": rig.new_keyspace(),
@@ -104,17 +104,16 @@ def _round(rig: Rig, filled: Filled, keys: int, number: int) -> Round:
         load = Load("get", 16, 2, warm_s=0.2, measured_s=interval_s * 2, arms=KNOWN, rate=RATE, samples=True)
         busy = Running(address, load, rig.cores).served()
         _wait(lambda: looks[-1].folded >= filled.events, "the end of the backlog")
-        idle = run(address, Load("get", 16, 2, 0.5, 2.0, arms=KNOWN, rate=RATE), rig.cores, [])
+        idle = run(address, Load("get", 16, 2, 0.3, 1.0 if rig.quick else 2.0, arms=KNOWN, rate=RATE), rig.cores, [])
         rss_mib = worker.rss_bytes() / 2**20
     began, ended = _checkpoint(looks)
     end = next(look.at_s for look in looks if look.folded >= filled.events)
     if end < ended:
         raise NotMeasuredError(f"the backlog ended {ended - end:.1f} s before the checkpoint did")
-    first = busy.samples[0][0]
     catchup = [ms for at, ms in busy.samples if at < began]
     during = [ms for at, ms in busy.samples if began <= at < ended]
     return Round(
-        _rate(looks, first, began),
+        _rate(looks, looks[0].at_s, began),
         _rate(looks, began, ended),
         ended - began,
         keys,

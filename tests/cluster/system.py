@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
 
 from aorist.v1.read_pb2 import ROLE_OWNER
 from aorist.v1.status_pb2 import GetStatusRequest, ShardStatus
 from aorist.v1.status_pb2_grpc import StatusServiceStub
+from stack.process import tied
 from tests.cluster.plain import cassandra_tables, kafka_events
 from tests.harness.client import channel_to
 from tests.harness.log_file import LogFile
-from tests.harness.places import PATIENCE_S
+from tests.harness.places import AORIST, PATIENCE_S
 from tests.harness.process import until
-from tests.integration.cli.system import Role, System
+from tests.integration.cli.system import PROJECT, Role, System
 
 STOPPED_S = 30.0 if os.environ.get("AORIST_SOAK") else 8.0
 """How long what is stopped stands still: longer than a lease, and than the first patience of every client."""
@@ -25,7 +29,19 @@ QUICK = {"AORIST_LEASE_S": "2", "AORIST_CHECKPOINT_INTERVAL_S": "0.1", "AORIST_D
 
 
 class Process(Role):
-    """A role that can be stopped and die."""
+    """A role that can be stopped and die, of any project."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], project: Path, *arguments: str) -> None:
+        self._log, self._port_file = folder.with_suffix(".log"), folder.with_suffix(".address")
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                tied([str(AORIST), *arguments, "--port", "0", "--port-file", str(self._port_file)]),
+                cwd=project,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
@@ -43,15 +59,16 @@ class Process(Role):
 class Cluster(System):
     """Its processes write to files of their own, one for each life."""
 
+    project: ClassVar[Path] = PROJECT
+
     @property
     def environment(self) -> dict[str, str]:
         return super().environment | QUICK
 
     def role(self, name: str, *arguments: str, **environment: str) -> Process:
         """Starts one. `environment`: for this one only."""
-        process = Process(
-            self.folder / f"{name}-{next(self._numbers)}", self.environment | environment, *arguments, serves=True
-        )
+        file = self.folder / f"{name}-{next(self._numbers)}"
+        process = Process(file, self.environment | environment, self.project, *arguments)
         self.roles.append(process)
         return process
 

@@ -20,11 +20,12 @@ from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
 from aorist.declare.project import Project
 from aorist.engine.materializer import Materializer
 from aorist.engine.ownership import Owner
-from aorist.errors import PartitionCountError, SettingError, UnavailableError, UnknownTopicError
-from aorist.ports import EventLog, Member, OwnershipRegistry, SnapshotStore, TopicSpec
+from aorist.errors import SettingError
+from aorist.ports import EventLog, Member, OwnershipRegistry, SnapshotStore
 from aorist.serve.command_gateway import serve_commands
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
 from aorist.serve.routing import Router
+from aorist.serve.running import Watched, as_declared, show_health
 from aorist.serve.transport import Listener
 from aorist.serve.worker import serve_worker
 from aorist.settings import Settings
@@ -34,18 +35,12 @@ if TYPE_CHECKING:
     from aorist.adapters.kafka import KafkaEventLog
     from aorist.adapters.kafka.topics import KafkaTopics
 
-AGAIN_S = (0.1, 2.0)
-"""First and longest rest between looks at a log that is away, or lacks a topic."""
-
 SWITCH_S = 0.0005
 """How long the fold thread keeps the interpreter while the loop wants it: the default of 5 ms would be each query's delay."""
 
 MOST_STALLED = 1024
 """Threads at hand for what blocks, made when needed. The native transport blocks one for each stream whose client does not read (for a
 watch: at the gateway and at the worker). With Python's default of a few, claims, checkpoints and a stop would wait for such clients."""
-
-HEALTH_S = 0.5
-"""How often health is looked at."""
 
 log = structlog.get_logger()
 OnReady = Callable[[str], None]
@@ -80,7 +75,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
         address = await listener.start()
         stack.push_async_callback(listener.stop, settings.drain_s)
         if await watched.unless_stopped(_settled(owner, materializer)):
-            showing = watched.run(_show_health(listener, materializer))
+            showing = watched.run(show_health(listener, materializer))
             stack.callback(showing.cancel)
             on_ready(address)
             await watched.until_stopped()
@@ -96,7 +91,7 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
         listener = _listener(settings)
         _add_commands(listener, project, settings, events)
         topics = [commands.schema.topic for commands in project.commands]
-        await _serve(stack, listener, settings, on_ready, Watched(stop), lambda: _as_declared(events, topics))
+        await _serve(stack, listener, settings, on_ready, Watched(stop), lambda: as_declared(events, topics))
 
 
 async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
@@ -128,7 +123,7 @@ async def serve_materializer(
         topics = [project.views[view].schema.topic for view in views]
 
         async def settled() -> None:
-            await _as_declared(events, topics)
+            await as_declared(events, topics)
             await _settled(owner, materializer)
 
         if await watched.unless_stopped(settled()):
@@ -225,7 +220,13 @@ async def _worker(
     events, store, registry = ports
     name = settings.member or f"{socket.gethostname()}-{os.getpid()}"
     partitions = {view: project.views[view].schema.topic.partitions for view in views}
-    materializer = Materializer([project.views[view] for view in views], events, store, settings.checkpoint_interval_s)
+    materializer = Materializer(
+        [project.views[view] for view in views],
+        events,
+        store,
+        settings.checkpoint_interval_s,
+        settings.max_uncheckpointed_events,
+    )
     listener = Listener(settings.transport, settings.worker_listen, settings.max_message_bytes)
     owner: Owner
 
@@ -236,7 +237,7 @@ async def _worker(
     materializer.start()
     following = [watched.run(owner.run()), watched.run(materializer.fate.watch())]
     try:
-        following.append(watched.run(_show_health(listener, materializer)))
+        following.append(watched.run(show_health(listener, materializer)))
         yield owner, materializer, bound
     finally:
         for task in following:
@@ -293,72 +294,7 @@ async def _serve(
         log.info("stopping: draining")
 
 
-async def _as_declared(events: EventLog, topics: Sequence[TopicSpec]) -> None:
-    """Waits until the log has all of them. Raises PartitionCountError for one with another number of partitions than declared."""
-    for spec in topics:
-        rest = AGAIN_S[0]
-        while True:
-            try:
-                found = await asyncio.to_thread(events.describe, spec.name)
-                break
-            except (UnavailableError, UnknownTopicError) as error:
-                log.warning("not ready: waiting for the topic", topic=spec.name, problem=str(error), rest_s=rest)
-                await asyncio.sleep(rest)
-                rest = min(rest * 2, AGAIN_S[1])
-        if found.partitions != spec.partitions:
-            raise PartitionCountError(
-                f"topic {spec.name!r} has {found.partitions} partitions but is declared with {spec.partitions}: keys would be "
-                "looked for where their history is not; `aorist topics diff` says what to do",
-                topic=spec.name,
-                partitions=found.partitions,
-            )
-
-
-async def _show_health(listener: Listener, materializer: Materializer) -> None:
-    """Health of the listener follows that of the shards, until cancelled: SERVING while none stands still."""
-    while True:
-        await listener.set_serving(serving=not materializer.problems())
-        await asyncio.sleep(HEALTH_S)
-
-
 async def _settled(owner: Owner, materializer: Materializer) -> None:
     """Until every shard that is ours can answer, or stands still."""
     await owner.settled.wait()
     await materializer.settled()
-
-
-class Watched:
-    """Tasks that must not end before the process does: when one fails, the process stops and says why."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-        self._failure: BaseException | None = None
-
-    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            self._failure = task.exception()
-            self._stop.set()
-
-    async def unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Waits for `work`; False, and it is cancelled, when stopped before it is done. Raises as `until_stopped`."""
-        working, stopping = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
-        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if self._failure is not None:
-            raise self._failure
-        if not working.done():
-            working.cancel()
-            return False
-        working.result()
-        return True
-
-    async def until_stopped(self) -> None:
-        """Returns when stopped from outside; raises what made a task fail."""
-        await self._stop.wait()
-        if self._failure is not None:
-            raise self._failure

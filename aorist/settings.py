@@ -87,6 +87,9 @@ class Settings:
     lease_s: int = _set(2, "How long a process that is not heard of keeps its shards.", least=1, most=60)
     standbys: int = _set(1, "How many processes keep each shard warm beside its owner.", most=8)
     checkpoint_interval_s: float = _set(10.0, "Time between checkpoints of a shard.", least=0.01, most=3600)
+    max_uncheckpointed_events: int = _set(
+        10_000_000, "Events a shard folds beyond its last checkpoint before it pauses.", least=1000, most=10**12
+    )
     max_wait_ms: int = _set(
         2000, "How long a query waits for a fresh enough answer unless it says so itself.", most=600_000
     )

@@ -12,7 +12,7 @@ from aorist.cli.serving import ANY_SERVER, Times, run, serving_flags, settings_t
 from aorist.errors import SettingError
 
 SYSTEMS = ("kafka", "cassandra", "keyspace", "etcd", "etcd_prefix")
-OWNING = ("member", "lease_s", "standbys", "checkpoint_interval_s")
+OWNING = ("member", "lease_s", "standbys", "checkpoint_interval_s", "max_uncheckpointed_events")
 
 
 @click.command

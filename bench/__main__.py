@@ -18,7 +18,7 @@ AT_MOST_S = {True: 175.0, False: 880.0}
 """Of a quick and of a full run: what does not fit any more is said not to be measured."""
 
 SLOWER = 2.0
-"""Times the usual: how long a figure may take; with less than the usual divided by it, it is not begun."""
+"""A figure that has less than its usual time divided by this is not begun."""
 
 ROUNDS_SHARE = 2 / 3
 """Of a figure's time: no round begins after it, so that the last one ends in time."""
@@ -80,7 +80,7 @@ def _report(arguments: argparse.Namespace, on: Rig, wanted: list[Figure]) -> Rep
 def _share(left: list[Figure], on: Rig, until: float) -> float:
     """How many seconds the first of the figures left may take, so that each of the others gets its part of what is left."""
     usual = [figure.seconds[0 if on.quick else 1] for figure in left]
-    return usual[0] * min(SLOWER, (until - time.monotonic()) / sum(usual))
+    return usual[0] * (until - time.monotonic()) / sum(usual)
 
 
 def _measured(figure: Figure, on: Rig, seconds: float) -> Outcome:

@@ -161,9 +161,10 @@ class LogTruncatedError(AoristError):
     code = grpc.StatusCode.DATA_LOSS
     reason = "LOG_TRUNCATED"
 
-    def __init__(self, message: str, partition: Partition) -> None:
+    def __init__(self, message: str, partition: Partition, *, replaced: bool = False) -> None:
+        """`replaced`: other events are at the positions already read, and some of them may have been given out."""
         super().__init__(message, topic=partition.topic, partition=partition.number)
-        self.partition = partition
+        self.partition, self.replaced = partition, replaced
 
 
 class UnfoldableError(AoristError):

@@ -246,7 +246,7 @@ class Folder:
             todo="mend the cause and restart; nothing was skipped",
         )
         self._let_go(shard.partition)
-        shard.halt(str(error))
+        shard.halt(str(error), untrue=isinstance(error, LogTruncatedError) and error.replaced)
 
     def _halt_before(self, shard: Shard, error: UnfoldableError, end_offset: int) -> None:
         """Stands still before the event, so as not to skip it; brings back the key that was being changed."""

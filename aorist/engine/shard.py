@@ -143,10 +143,12 @@ class Shard:
             self.entries[key] = entry
             del self.broken[key]
 
-    def halt(self, problem: str) -> None:
-        """Stands still where it is. What waits fails with `problem`."""
+    def halt(self, problem: str, *, untrue: bool = False) -> None:
+        """Stands still where it is. What waits fails with `problem`. `untrue`: so does all else, and nothing more is written of it."""
         with self.lock:
             self.phase, self.problem = Phase.HALTED, problem
+            if untrue:
+                self.began_at = NOTHING
         self._loop.call_soon_threadsafe(self._wake_all)
         self._loop.call_soon_threadsafe(self.on_change)
 

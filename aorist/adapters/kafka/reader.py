@@ -30,8 +30,10 @@ LOOK_S = 0.1
 """How often the end of the partitions is asked for while nothing comes. Silence alone does not tell an idle log from one that is cut
 off."""
 
-SAME_S = 2.0
-"""How often the topic is asked whether it is still the one that was assigned."""
+SAME_S = 0.5
+"""How often the topic is asked whether it is still the one that was assigned. Nothing else tells: the client goes on in one made anew, by
+its name, where it was in the former one. What was read since the last look may be such events, so whoever folded them lets the state go.
+"""
 
 LAST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 TRUNCATED = (
@@ -195,7 +197,7 @@ class KafkaLogReader:
             answers, self._same = self._same, None
             for partition, place in self._places.items():
                 if trouble := _another_topic(answers[partition.topic], place.topic_id):
-                    self._refused.append(LogTruncatedError(f"{partition}: {trouble}", partition))
+                    self._refused.append(LogTruncatedError(f"{partition}: {trouble}", partition, replaced=True))
 
     def commit(self, partition: Partition, next_offset: int) -> None:
         where = TopicPartition(partition.topic, partition.number, next_offset)

@@ -7,6 +7,10 @@ import sys
 import time
 from datetime import UTC, datetime
 
+import grpc
+from confluent_kafka import KafkaException
+
+from aorist.errors import AoristError
 from bench import load, machine
 from bench.figures import FIGURES, Figure
 from bench.measure import NotMeasuredError, Outcome
@@ -16,6 +20,9 @@ from stack.errors import StackError
 
 AT_MOST_S = {True: 175.0, False: 880.0}
 """Of a quick and of a full run: what does not fit any more is said not to be measured."""
+
+MOST_TEXT = 500
+"""Of why a figure could not be measured."""
 
 SLOWER = 2.0
 """A figure that has less than its usual time divided by this is not begun."""
@@ -90,8 +97,8 @@ def _measured(figure: Figure, on: Rig, seconds: float) -> Outcome:
     on.until = began + seconds * ROUNDS_SHARE
     try:
         outcome = figure.measure(on)
-    except NotMeasuredError as error:
-        outcome = Outcome(missing=str(error))
+    except (NotMeasuredError, StackError, AoristError, KafkaException, grpc.RpcError, AssertionError) as error:
+        outcome = Outcome(missing=f"{type(error).__name__}: {error}"[:MOST_TEXT])
     if any(line.limit and len(line.ours) < ROUNDS for line in outcome.lines):
         outcome.notes.append(f"fewer than {ROUNDS} rounds: the machine was too slow for more")
     print(f"{figure.name}: {outcome.missing or 'measured'}, {time.monotonic() - began:.0f} s", flush=True)

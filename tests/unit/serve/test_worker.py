@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,9 +30,13 @@ def question(key: str, request: Any = None, made: World = WORLD) -> worker_pb2.Q
     )
 
 
-async def ask(*questions: worker_pb2.Question) -> list[worker_pb2.Answer]:
+async def ask(
+    *questions: worker_pb2.Question, owned: bool = True, check_lease: Callable[[], None] = lambda: None
+) -> list[worker_pb2.Answer]:
     """Of a worker that holds partition 0 with a, b and one that raises."""
     shard = WORLD.shard(0, {"a": 1, "b": 2, "raises": -1})
+    if not owned:
+        shard.stand_by(7)
     shards = {shard.name: shard}
 
     def find(name: ShardName) -> Any:
@@ -39,7 +44,7 @@ async def ask(*questions: worker_pb2.Question) -> list[worker_pb2.Answer]:
             raise NoOwnerError(f"{name} is not held here")
         return shards[name]
 
-    service = WorkerService(SimpleNamespace(shards=shards, shard=find), lambda: None)  # type: ignore[arg-type]
+    service = WorkerService(SimpleNamespace(shards=shards, shard=find), check_lease)  # type: ignore[arg-type]
     return list((await service.ask(worker_pb2.AskRequest(questions=questions))).answers)
 
 
@@ -78,3 +83,23 @@ async def test_a_question_that_has_to_wait_and_then_raises_fails_by_itself_too(s
     late = question("raises")
     late.read.max_staleness_ms, late.read.on_stale = staleness_ms, read_pb2.ON_STALE_RETURN
     assert _kinds(await ask(late, question("b"))) == ["BUG", "response"]
+
+
+async def test_a_standby_says_neither_what_it_knows_nor_that_it_knows_nothing() -> None:
+    """Its state may be behind: that a key is not known is for the owner to say."""
+    assert _kinds(await ask(question("a"), question("unknown"), owned=False)) == ["NO_OWNER", "NO_OWNER"]
+
+
+async def test_a_standby_that_will_do_says_under_which_epoch_and_in_which_role() -> None:
+    asked = question("a")
+    asked.standby_will_do = True
+    (answer,) = await ask(asked, owned=False)
+    header = WORLD.contract.GetThingResponse.FromString(answer.response).header
+    assert (answer.epoch, header.epoch, header.role) == (7, 7, read_pb2.ROLE_STANDBY)
+
+
+async def test_after_its_lease_an_owner_says_nothing_more() -> None:
+    def over() -> None:
+        raise NoOwnerError("the lease is over")
+
+    assert _kinds(await ask(question("a"), question("unknown"), check_lease=over)) == ["NO_OWNER", "NO_OWNER"]

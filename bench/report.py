@@ -14,9 +14,9 @@ from bench.project import ROOT
 RESULTS = ROOT / "bench" / "results.json"
 DOCS = ROOT / "docs" / "figures.md"
 INTRODUCTION = """\
-Absolute numbers are of one machine on one day; read the ratios. Ours and the limit are measured in turn (ours, limit, ours, limit...), at
-least three times each; told is the median and, in brackets, the range. A ratio of 1.00 is as good as the limit, above is better; it is the
-median of the ratios of the rounds.
+Absolute numbers are of one machine on one day; read the ratios. Ours and the limit are measured in turn (ours, limit, ours, limit...),
+three times each, fewer where it is said; told is the median and, in brackets, the range. A ratio of 1.00 is as good as the limit, above is
+better; it is the median of the ratios of the rounds.
 
 `/s/core` counts per second of CPU time of the server's process, kernel and all threads, which what else the machine does hardly changes.
 `raw` is the least that the same could cost in Python, on the same transport and clients."""

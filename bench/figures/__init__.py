@@ -25,5 +25,5 @@ FIGURES = (
     Figure("fold", fold.measure, fold.HOW, (43, 200)),
     Figure("query", query.measure, query.HOW, (22, 70)),
     Figure("restore", restore.measure, restore.HOW, (28, 150)),
-    Figure("catchup", catchup.measure, catchup.HOW, (30, 110)),
+    Figure("catchup", catchup.measure, catchup.HOW, (40, 110)),
 )

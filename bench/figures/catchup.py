@@ -49,7 +49,7 @@ class Round(NamedTuple):
 
 
 def measure(rig: Rig) -> Outcome:
-    keys, events = (25_000, 800_000) if rig.quick else (100_000, 2_500_000)
+    keys, events = (25_000, 1_400_000) if rig.quick else (100_000, 2_500_000)
     filled = rig.filled("catchup", events=events, arms=keys, axes=6)
     rounds: list[Round] = []
     outcome = Outcome()
@@ -88,7 +88,7 @@ def _lines(rounds: Sequence[Round]) -> list[Line]:
 
 
 def _round(rig: Rig, filled: Filled, keys: int, number: int) -> Round:
-    interval_s = 2.0 if rig.quick else 5.0
+    interval_s = 2.0 if rig.quick else 4.0
     environ = {
         "AORIST_ETCD_PREFIX": f"/{filled.topic}-{number}",
         "AORIST_KEYSPACE": rig.new_keyspace(),
@@ -101,7 +101,7 @@ def _round(rig: Rig, filled: Filled, keys: int, number: int) -> Round:
         status = stack.enter_context(Worker(worker.line("ready")))
         looks = stack.enter_context(_looking(status))
         _wait(lambda: bool(looks) and looks[-1].least > KNOWN // 4, "the first events to be folded")
-        load = Load("get", 16, 2, warm_s=0.2, measured_s=interval_s * 2, arms=KNOWN, rate=RATE, samples=True)
+        load = Load("get", 16, 2, warm_s=0.2, measured_s=interval_s * 2.5, arms=KNOWN, rate=RATE, samples=True)
         busy = Running(address, load, rig.cores).served()
         _wait(lambda: looks[-1].folded >= filled.events, "the end of the backlog")
         idle = run(address, Load("get", 16, 2, 0.3, 1.0 if rig.quick else 2.0, arms=KNOWN, rate=RATE), rig.cores, [])

@@ -100,7 +100,10 @@ class KafkaEventLog:
         asked = self._admin.list_offsets(
             {where: spec}, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_S
         )
-        return int(result(asked[where], what, partition.topic).offset)
+        offset = int(result(asked[where], what, partition.topic).offset)
+        if offset < 0:  # a starved broker has answered so: taken at its word, the log would seem to have lost its end
+            raise LogUnavailableError(f"{what}: Kafka fails: it answers offset {offset}")
+        return offset
 
     async def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[int]:
         if self._closed:

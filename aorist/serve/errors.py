@@ -12,8 +12,6 @@ from grpc_status import rpc_status
 
 from aorist.errors import DOMAIN, AoristError, InvalidRequestError, UnavailableError, Violation
 
-REASON_OF_BUG = "BUG"
-
 MOST_TEXT, MOST_VIOLATIONS = 800, 20
 """Of an error. It travels in trailers, which take 8 KiB in all: with more, the caller would get another error instead."""
 

@@ -7,6 +7,7 @@ checkpoints never see a half-applied event.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,7 +17,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from aorist.declare.view import View
-from aorist.errors import HaltedError, NoOwnerError, RestoringError, StaleError, UnavailableError
+from aorist.errors import HaltedError, NoOwnerError, RestoringError, StaleError, UnavailableError, UnknownKeyError
 from aorist.ports import NO_LEADER, Checkpoint, Fetched, Record, ShardRows
 from aorist.position import NOTHING, Partition, ShardName
 from aorist.v1 import read_pb2
@@ -78,6 +79,8 @@ class Shard:
         self.checkpoint: Checkpoint | None = None
         self.unknown_events = 0
         self._looked_at = time.monotonic()  # when the end of the log was last seen
+        self._at_end_at = -math.inf  # when it was last reached
+        self._owned_at = time.monotonic() if self.owned else math.inf
         self._event_time_us = 0  # when the last event folded was appended
         self._keys: list[bytes] = []  # sorted, without `_new_keys`
         self._new_keys: list[bytes] = []
@@ -110,8 +113,10 @@ class Shard:
             if self.phase is Phase.CATCHING_UP and upto > self.row_offset:
                 self.phase = Phase.SERVING  # not within the first batch: how old it is says only its last event
                 changed = True
-            if not self.warm and upto >= self.end_offset:
-                self.warm = changed = True
+            if upto >= self.end_offset:
+                self._at_end_at = self._looked_at
+                if not self.warm:
+                    self.warm = changed = True
         if changed:
             self._loop.call_soon_threadsafe(self.on_change)
         woken = {event for _, key, _ in piece for event in self._watched.get(key, ())} if self._watched else set()
@@ -156,11 +161,11 @@ class Shard:
 
     def own(self, epoch: int) -> None:
         """This process owns it, under `epoch`."""
-        self.epoch, self.owned = epoch, True
+        self.epoch, self.owned, self._owned_at = epoch, True, time.monotonic()
 
     def stand_by(self, epoch: int) -> None:
         """Another owns it, under `epoch` (0: nobody). It folds on, so that its state stays true."""
-        self.epoch, self.owned = epoch, False
+        self.epoch, self.owned, self._owned_at = epoch, False, math.inf
 
     def _wake(self, watches: Collection[asyncio.Event]) -> None:
         for event in watches:
@@ -274,11 +279,25 @@ class Shard:
 
     # --- answering: under the lock ---
 
-    def entry(self, key: bytes) -> Entry | None:
-        """Raises HaltedError for a key that was taken out after a failed apply."""
+    def entry(self, key: bytes) -> Entry:
+        """Raises UnknownKeyError only when that is certain: the key may be in events that are still ahead, and an owner before us may have
+        answered for it. So a standby never says it, nor an owner that has not come to the end of the log since it is one; they raise
+        RestoringError. HaltedError: the key was taken out after a failed apply.
+        """
+        entry = self.entries.get(key)
+        if entry is not None:
+            return entry
         if self.broken and key in self.broken:
             raise HaltedError(f"{key.decode(errors='replace')}: {self.broken[key]}")
-        return self.entries.get(key)
+        known = f"{self.view.name} knows no {key.decode(errors='replace')}"
+        upto = f"{self.partition}@{self.next_offset - 1}"
+        if self.phase is Phase.HALTED:
+            raise HaltedError(f"{known} before {upto}, where {self.name} stands still: {self.problem}")
+        if self._at_end_at < self._owned_at:
+            raise RestoringError(
+                f"{known} yet, at {upto}, and has not come to the end of the log since it changed hands"
+            )
+        raise UnknownKeyError(f"{known}: no event of it has been folded up to {upto}")
 
     def keys_after(self, key: bytes) -> Iterator[bytes]:
         """All keys beyond `key`, in order."""

@@ -76,7 +76,7 @@ class WorkerService:
     def _answer(self, question: worker_pb2.Question, *, stale: bool) -> worker_pb2.Answer:
         try:
             shard, query, ask = self._find(question)
-            shard.check_held()  # half restored, it would not know keys that it has
+            self._check_role(shard, question)  # half restored, it would not know keys that it has
             answer = worker_pb2.Answer(epoch=shard.epoch)
             try:
                 if query.shape.kind == "list":
@@ -138,11 +138,7 @@ class WorkerService:
 def _one(shard: Shard, query: Query, ask: Message, key: bytes, *, stale: bool) -> tuple[bytes, int]:
     """Answer about one key, serialised under the lock, and the offset up to which it holds."""
     with shard.lock:
-        entry = shard.entry(key)
-        if entry is None:
-            known = f"no event of it has been folded up to {shard.partition}@{shard.next_offset - 1}"
-            raise UnknownKeyError(f"{shard.view.name} knows no {key.decode(errors='replace')}: {known}")
-        response = query.function(entry.state, ask)
+        response = query.function(shard.entry(key).state, ask)
         assert response is not None
         query.shape.fill_in_key(response, shard.view.schema.key, key)
         header = shard.header(stale=stale)
@@ -169,8 +165,7 @@ def _add_chunk(page: worker_pb2.Page, shard: Shard, query: Query, ask: Message, 
         if examined == CHUNK:
             return True
         page.last_key = key
-        entry = shard.entry(key)
-        item = query.function(entry.state, ask) if entry else None
+        item = query.function(shard.entry(key).state, ask)
         if item is not None:
             query.shape.fill_in_key(item, shard.view.schema.key, key)
             page.entries.add(key=key, item=item.SerializeToString())

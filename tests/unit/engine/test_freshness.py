@@ -11,7 +11,7 @@ import pytest
 
 from aorist.engine import shard as shards
 from aorist.engine.shard import Phase, Shard
-from aorist.errors import LogUnavailableError, NoOwnerError, RestoringError, StaleError
+from aorist.errors import LogUnavailableError, NoOwnerError, RestoringError, StaleError, UnknownKeyError
 from aorist.ports import Fetched
 from aorist.v1 import read_pb2
 from tests.unit.engine.rig import Rig
@@ -51,6 +51,39 @@ async def _waiting(shard: Shard, read: read_pb2.ReadOptions, timeout_s: float = 
     await asyncio.sleep(0)  # its first step takes it up to where it waits
     assert shard._waiters
     return task
+
+
+# --- keys that are not known ---
+
+
+async def test_a_key_is_unknown_only_once_the_end_of_the_log_was_reached(rig: Rig) -> None:
+    shard = rig.open()
+    await rig.publish(Added(id="a", amount=1), Added(id="b", amount=1), Added(id="c", amount=1))
+    rig.fold(upto=2)
+    assert shard.phase is Phase.SERVING
+    assert shard.entry(b"b")
+    with pytest.raises(RestoringError, match=r"knows no c yet.*@1"):
+        shard.entry(b"c")
+    rig.fold()
+    assert shard.entry(b"c")
+    with pytest.raises(UnknownKeyError, match=r"d: no event of it has been folded up to .*@2"):
+        shard.entry(b"d")
+
+
+async def test_a_standby_never_says_that_a_key_is_unknown_and_a_new_owner_looks_first(rig: Rig) -> None:
+    shard = rig.open()
+    await rig.publish(Added(id="a", amount=1))
+    rig.fold()
+    shard.stand_by(7)
+    rig.poll()
+    with pytest.raises(RestoringError):
+        shard.entry(b"b")
+    shard.own(8)
+    with pytest.raises(RestoringError, match="since it changed hands"):
+        shard.entry(b"b")
+    rig.poll()  # its end is looked at
+    with pytest.raises(UnknownKeyError):
+        shard.entry(b"b")
 
 
 # --- at_least ---

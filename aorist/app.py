@@ -23,6 +23,7 @@ from aorist.engine.ownership import Owner
 from aorist.errors import SettingError
 from aorist.ports import EventLog, Member, OwnershipRegistry, SnapshotStore
 from aorist.serve.command_gateway import serve_commands
+from aorist.serve.peers import Peers, serve_heartbeats
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
 from aorist.serve.routing import Router
 from aorist.serve.running import Watched, as_declared, show_health
@@ -231,15 +232,20 @@ async def _worker(
     owner: Owner
 
     serve_worker(listener, materializer, lambda: owner.check_lease(), name)  # noqa: PLW0108  # its address is known once bound
+    serve_heartbeats(listener)
     bound = await listener.start()
     member = Member(name, settings.advertise or bound, tuple(views))
     owner = Owner(registry, member, partitions, materializer, settings.standbys)
+    peers = Peers(name, settings.heartbeat_s, settings.suspect_after_s, owner.suspect, owner.trust)
+    owner.on_members = peers.follow
     materializer.start()
     following = [watched.run(owner.run()), watched.run(materializer.fate.watch())]
     try:
         following.append(watched.run(show_health(listener, materializer)))
         yield owner, materializer, bound
     finally:
+        await owner.retire(settings.drain_s)
+        peers.close()
         for task in following:
             task.cancel()
         await owner.leave()

@@ -203,11 +203,15 @@ class SnapshotStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process that can own shards. `address`: host:port of its worker service. `views`: those it can fold."""
+    """One process that can own shards. `address`: host:port of its worker service. `views`: those it can fold.
+
+    `leaving`: it hands over what it owns, and is given nothing any more.
+    """
 
     name: str
     address: str
     views: tuple[str, ...]
+    leaving: bool = False
 
 
 class Claim(NamedTuple):
@@ -243,6 +247,10 @@ class Session(Protocol):
 
     async def release(self, shard: ShardName, epoch: int) -> bool:
         """Gives it up if it is still held under `epoch`; says whether it was."""
+        ...
+
+    async def retire(self) -> None:
+        """Tells all that the member is leaving. It keeps its claims until others take them, or it leaves."""
         ...
 
     async def leave(self) -> None:

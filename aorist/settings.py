@@ -85,6 +85,10 @@ class Settings:
     etcd_prefix: str = _set("/aorist", "What the keys in etcd begin with; systems with different ones do not meet.")
     replicas: int = _set(3, "Copies of topics and of snapshots, when they are made.", least=1, most=9)
     lease_s: int = _set(2, "How long a process that is not heard of keeps its shards.", least=1, most=60)
+    heartbeat_s: float = _set(0.1, "How often workers give each other a sign of life.", least=0.01, most=60)
+    suspect_after_s: float = _set(
+        0.5, "Silence after which a worker's shards go to those that hold them warm.", least=0.05, most=60
+    )
     standbys: int = _set(1, "How many processes keep each shard warm beside its owner.", most=8)
     checkpoint_interval_s: float = _set(10.0, "Time between checkpoints of a shard.", least=0.01, most=3600)
     max_uncheckpointed_events: int = _set(
@@ -146,6 +150,7 @@ def load_settings(
             values[name] = check_value(setting, given, origins[name])
     _check_at_most(values, origins, "max_wait_ms", "max_wait_limit_ms")
     _check_at_most(values, origins, "default_page_size", "max_page_size")
+    _check_at_most(values, origins, "heartbeat_s", "suspect_after_s")
     return Settings(**values), origins  # type: ignore[arg-type]  # each was checked against the type of its field
 
 

@@ -12,7 +12,15 @@ from aorist.cli.serving import ANY_SERVER, Times, run, serving_flags, settings_t
 from aorist.errors import SettingError
 
 SYSTEMS = ("kafka", "cassandra", "keyspace", "etcd", "etcd_prefix")
-OWNING = ("member", "lease_s", "standbys", "checkpoint_interval_s", "max_uncheckpointed_events")
+OWNING = (
+    "member",
+    "lease_s",
+    "heartbeat_s",
+    "suspect_after_s",
+    "standbys",
+    "checkpoint_interval_s",
+    "max_uncheckpointed_events",
+)
 
 
 @click.command

@@ -1,8 +1,9 @@
 """Who owns what: every member computes the same placement from the same registry and claims its part. No leader.
 
 A member holds the shards that it should own or stand by for, and folds them all. It claims one that nobody has as soon as it can answer
-for it; one that another has, once it is warm, if it is the better place: the two may both answer for a moment, which is harmless, since
-what they say of one position is the same. Whoever loses a shard folds on.
+for it; one that another has, once it is warm, if it is the better place, or if the other is suspected to be dead: the two may both answer
+for a moment, which is harmless, since what they say of one position is the same. Whoever loses a shard folds on. Whoever leaves says so
+first, and serves until the shards have been taken.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -41,7 +44,11 @@ def placement(shard: ShardName, members: Iterable[Member]) -> list[str]:
     def weight(member: Member) -> bytes:
         return hashlib.blake2b(f"{shard}@{member.name}".encode(), digest_size=8).digest()
 
-    return [m.name for m in sorted((m for m in members if shard.view in m.views), key=weight, reverse=True)]
+    return [m.name for m in sorted((m for m in members if _can_own(m, shard)), key=weight, reverse=True)]
+
+
+def _can_own(member: Member, shard: ShardName) -> bool:
+    return shard.view in member.views and not member.leaving
 
 
 class Owner:
@@ -66,9 +73,24 @@ class Owner:
         self._wake = asyncio.Event()
         self._next_move = 0.0
         self._free_since: dict[ShardName, float] = {}
+        self._suspects: dict[str, int] = {}  # and the revision of the registry when they became so
+        self._closing: dict[ShardName, asyncio.Task[None]] = {}
+        self._moved = asyncio.Event()  # what we own, or who could take it, has changed
         self.settled = asyncio.Event()
         """Set once every shard that should be ours is, or cannot be."""
+        self.on_members: Callable[[Mapping[str, Member]], None] = lambda _: None
+        """Called on the loop with the members whenever the registry has changed."""
         materializer.on_change = self._wake.set
+
+    def suspect(self, member: str) -> None:
+        """It seems to be dead, though the registry has it: its shards are free to whoever holds them warm."""
+        self._suspects[member] = self._ownership.revision
+        self._wake.set()
+
+    def trust(self, member: str) -> None:
+        """It is alive, or none of ours any more."""
+        self._suspects.pop(member, None)
+        self._wake.set()
 
     async def run(self) -> None:
         """Follows the registry, and joins it again whenever the lease was lost, until cancelled."""
@@ -85,6 +107,11 @@ class Owner:
     async def _watch(self) -> None:
         async for ownership in self._registry.watch():
             self._ownership = ownership
+            for claim in ownership.claims.values():
+                if claim.epoch > self._suspects.get(claim.member, claim.epoch):
+                    del self._suspects[claim.member]  # whoever claims is alive, even if we two cannot hear each other
+            self.on_members(ownership.members)
+            self._moved.set()
             self._wake.set()
 
     async def _join(self) -> Session:
@@ -116,7 +143,7 @@ class Owner:
         """Every shard, by what the registry says now. Returns after how long to look again though nothing changed."""
         if self._member.name not in self._ownership.members:
             return None  # the registry as we know it is from before we joined
-        again = [await self._look_at(shard, session) for shard in self._shards]
+        again = await asyncio.gather(*(self._look_at(shard, session) for shard in self._shards))
         if all(self._has_settled(shard) for shard in self._shards):
             self.settled.set()
         return min((seconds for seconds in again if seconds is not None), default=None)
@@ -130,28 +157,45 @@ class Owner:
             self._disown([shard])
             held = None
         wanted = me in order[: 1 + self._standbys]
+        if shard in self._closing:
+            return None  # its end wakes us
         if not wanted and held is None:
             if self._materializer.holds(shard):
-                await self._materializer.close(shard)
+                self._close(shard)
             return None
         if not self._materializer.holds(shard):
             self._materializer.open(shard)
         if held is not None:
             return None
         self._show_owner(shard, claim)
-        return await self._claim_if_due(shard, session, claim, order)
+        return await self._claim_if_due(shard, session, claim, [m for m in order if m not in self._suspects])
+
+    def _close(self, shard: ShardName) -> None:
+        """Beside all else: its last look at the store may take long."""
+
+        def closed(_: object) -> None:
+            del self._closing[shard]
+            self._wake.set()
+
+        self._closing[shard] = asyncio.create_task(self._materializer.close(shard))
+        self._closing[shard].add_done_callback(closed)
 
     async def _claim_if_due(
         self, shard: ShardName, session: Session, claim: Claim | None, order: Sequence[str]
     ) -> float | None:
-        """Claims it when it is free and we can answer for it, or when another has it but it is better placed with us."""
+        """Claims it when it is free and we can answer for it, or when another has it but it is better placed with us.
+
+        `order`: of the members that are not suspected.
+        """
         here, me, now = self._materializer.shards.get(shard), self._member.name, time.monotonic()
-        if here is None or here.phase is not Phase.SERVING:
+        if here is None or here.phase is not Phase.SERVING or me not in order:
             return None  # its change wakes us
-        if claim is not None and claim.member in order and claim.member != me:
+        if claim is not None and claim.member in self._ownership.members and claim.member != me:
             self._free_since.pop(shard, None)
             if order[0] != me or not here.warm:
                 return None
+            if claim.member in self._suspects:
+                self._next_move = now  # nobody answers for it
             if now < self._next_move:
                 return self._next_move - now
             self._next_move = now + MOVE_S
@@ -178,11 +222,12 @@ class Owner:
     def _disown(self, shards: Iterable[ShardName]) -> None:
         for shard in shards:
             del self._epochs[shard]
+            self._moved.set()
             if shard in self._materializer.shards:
                 self._materializer.shards[shard].stand_by(0)
 
     def _has_settled(self, shard: ShardName) -> bool:
-        if shard in self._epochs or placement(shard, self._ownership.members.values())[0] != self._member.name:
+        if shard in self._epochs or placement(shard, self._ownership.members.values())[:1] != [self._member.name]:
             return True
         here = self._materializer.shards.get(shard)
         return here is not None and here.phase is Phase.HALTED
@@ -192,12 +237,23 @@ class Owner:
         if self._session is None or time.monotonic() >= self._session.valid_until():
             raise NoOwnerError(f"{self._member.name} could not renew its lease: another may own its shards by now")
 
+    async def retire(self, patience_s: float) -> None:
+        """Says that it is leaving, and serves on until others have taken what it owns; no longer than `patience_s`."""
+        self._member = replace(self._member, leaving=True)
+        await self._quietly(self._session.retire() if self._session else None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while any(placement(shard, self._ownership.members.values()) for shard in self._epochs):
+                    self._moved.clear()
+                    await self._moved.wait()
+
     async def leave(self) -> None:
-        """Checkpoints and gives up every shard, then leaves the registry."""
+        """Checkpoints and gives up what it still owns, then leaves the registry."""
         for shard, epoch in list(self._epochs.items()):
             await self._materializer.close(shard)
             await self._quietly(self._session.release(shard, epoch) if self._session else None)
         self._epochs.clear()
+        await asyncio.gather(*self._closing.values())
         await self._quietly(self._session.leave() if self._session else None)
 
     async def _quietly(self, farewell: Awaitable[object] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -147,6 +148,26 @@ async def test_leaving_frees_what_was_held(registries: RegistryHarness) -> None:
     epoch = await staying.claim(SHARD, 0)
     assert epoch is not None
     assert epoch > held
+
+
+async def test_who_retires_is_seen_to_be_leaving_and_keeps_its_claims(registries: RegistryHarness) -> None:
+    leaving = await registries.registry.join(_member("a"))
+    staying = await registries.registry.join(_member("b"))
+    held = await leaving.claim(SHARD, 0)
+    assert held is not None
+    await leaving.retire()
+    state = await _until(registries.registry.watch(), lambda state: state.members["a"].leaving)
+    assert state.members["a"] == replace(_member("a"), leaving=True)
+    assert state.claims == {SHARD: Claim("a", held)}
+    assert leaving.valid_until() > time.monotonic()
+    assert await leaving.claim(OTHER, 0) is not None  # its fence has moved with it
+    taken = await staying.claim(SHARD, held)
+    assert taken is not None
+    await leaving.leave()
+    state = await _until(registries.registry.watch(), lambda state: "a" not in state.members)
+    assert state.claims == {SHARD: Claim("b", taken)}
+    await leaving.retire()  # of who has left, nobody hears
+    assert set((await _now(registries)).members) == {"b"}
 
 
 async def test_who_has_left_can_do_nothing(registries: RegistryHarness) -> None:

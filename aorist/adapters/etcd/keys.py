@@ -1,6 +1,6 @@
 """How members and claims lie in etcd: one small JSON value each, bound to its member's lease.
 
-    PREFIX/members/NAME            {"address": ..., "views": [...]}
+    PREFIX/members/NAME            {"address": ..., "views": [...], "leaving": ...}
     PREFIX/claims/VIEW/PARTITION   {"member": NAME, "attempt": ...}
 
 The epoch of a claim is not in its value: it is the revision at which the key was last put.
@@ -61,7 +61,7 @@ class Keys:
 
 
 def member_value(member: Member) -> bytes:
-    return json.dumps({"address": member.address, "views": member.views}).encode()
+    return json.dumps({"address": member.address, "views": member.views, "leaving": member.leaving}).encode()
 
 
 def address_of(value: bytes) -> str:
@@ -78,7 +78,7 @@ def _change_member(members: dict[str, Member], name: str, event: pb.Event) -> No
     members.pop(name, None)
     if not event.deleted:
         value = json.loads(event.kv.value)
-        members[name] = Member(name, value["address"], tuple(value["views"]))
+        members[name] = Member(name, value["address"], tuple(value["views"]), bool(value.get("leaving", False)))
 
 
 def _change_claim(claims: dict[ShardName, Claim], name: str, event: pb.Event) -> None:

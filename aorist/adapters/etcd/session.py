@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -122,6 +123,22 @@ class EtcdSession:
         if lost is not None:
             raise lost
         return False
+
+    async def retire(self) -> None:
+        """Waits out an etcd that is away, as long as the session lasts."""
+        self._member = replace(self._member, leaving=True)
+        request = pb.TxnRequest(
+            compare=[pb.Compare(target=LEASE, key=self._key, lease=self.lease.id)], success=[self._put_member()]
+        )
+        while not self.lease.over:
+            try:
+                answer = await self._txn(request)
+            except RegistryUnavailableError:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            if answer.succeeded:
+                self._fence = max(self._fence, answer.header.revision)
+            return
 
     async def leave(self) -> None:
         self.lease.end()

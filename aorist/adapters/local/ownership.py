@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 
 from aorist.errors import SettingError, ShuttingDownError
 from aorist.ports import Claim, Member, Ownership
@@ -99,6 +100,15 @@ class LocalSession:
             claims = {name: claim for name, claim in now.claims.items() if name != shard}
             self._registry.become(await self._registry.revision(), now.members, claims)
             return True
+
+    async def retire(self) -> None:
+        async with self._registry.change:
+            if self._over():
+                return
+            now = self._registry.now
+            leaving = replace(now.members[self._member], leaving=True)
+            members = {**now.members, self._member: leaving}
+            self._registry.become(await self._registry.revision(), members, now.claims)
 
     async def leave(self) -> None:
         async with self._registry.change:

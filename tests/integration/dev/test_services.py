@@ -173,6 +173,7 @@ async def test_every_method_that_can_be_is_served_by_the_native_front(
         f"/{QUERIES}/ListArmPositions",
         f"/{QUERIES}/WatchArmPosition",
         f"/{STATUS}/GetStatus",
+        "/aorist.v1.PeerService/Heartbeat",
         "/aorist.v1.WorkerService/Ask",
         "/aorist.v1.WorkerService/Watch",
         *(f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch")),

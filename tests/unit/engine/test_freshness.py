@@ -61,11 +61,11 @@ async def test_a_key_is_unknown_only_once_the_end_of_the_log_was_reached(rig: Ri
     await rig.publish(Added(id="a", amount=1), Added(id="b", amount=1), Added(id="c", amount=1))
     rig.fold(upto=2)
     assert shard.phase is Phase.SERVING
-    assert shard.entry(b"b")
+    shard.entry(b"b")
     with pytest.raises(RestoringError, match=r"knows no c yet.*@1"):
         shard.entry(b"c")
     rig.fold()
-    assert shard.entry(b"c")
+    shard.entry(b"c")
     with pytest.raises(UnknownKeyError, match=r"d: no event of it has been folded up to .*@2"):
         shard.entry(b"d")
 

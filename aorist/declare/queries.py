@@ -49,9 +49,9 @@ class QueryShape:
         """Sets the fields of `answer` (of an item, in lists) that are marked as key."""
         if self.keyed:
             target = getattr(answer, self.keyed_part) if self.keyed_part else answer
-            parts = dict(zip(key_fields, decode_key(key, len(key_fields)), strict=True))
+            texts = decode_key(key, len(key_fields))
             for name in self.keyed:
-                set_key_field(target, name, parts[name])
+                set_key_field(target, name, texts[key_fields.index(name)])
 
 
 def methods_answered_by(file: FileDescriptor, view: str) -> list[MethodDescriptor]:

@@ -174,8 +174,7 @@ def check_key_field(descriptor: Descriptor, name: str, role: str, like: type[Mes
 
 def set_key_field(message: Message, name: str, text: str) -> None:
     """Sets field `name`, text or whole number, from its text in a key."""
-    field = message.DESCRIPTOR.fields_by_name[name]
-    setattr(message, name, text if field.cpp_type in _TEXT else int(text))
+    setattr(message, name, text if isinstance(getattr(message, name), str) else int(text))
 
 
 def marked_fields(descriptor: Descriptor, option: str) -> list[FieldDescriptor]:

@@ -20,7 +20,7 @@ from aorist.declare.view import View
 from aorist.errors import HaltedError, NoOwnerError, RestoringError, StaleError, UnavailableError, UnknownKeyError
 from aorist.ports import NO_LEADER, Checkpoint, Fetched, Record, ShardRows
 from aorist.position import NOTHING, Partition, ShardName
-from aorist.v1 import read_pb2
+from aorist.v1 import position_pb2, read_pb2
 
 
 class Phase(StrEnum):
@@ -86,6 +86,9 @@ class Shard:
         self._new_keys: list[bytes] = []
         self._waiters: list[Waiter] = []
         self._watched: dict[bytes, set[asyncio.Event]] = {}
+        self._header = read_pb2.ReadHeader(
+            position=position_pb2.Position(topic=partition.topic, partition=partition.number)
+        )
         self._loop = asyncio.get_running_loop()
 
     # --- the fold thread ---
@@ -322,10 +325,9 @@ class Shard:
         return read_pb2.ROLE_OWNER if self.owned else read_pb2.ROLE_STANDBY
 
     def header(self, *, stale: bool) -> read_pb2.ReadHeader:
-        lag = self.lag()
-        header = read_pb2.ReadHeader(
-            lag_events=lag.events, lag_ms=lag.ms, epoch=self.epoch, role=self.role, stale=stale
-        )
-        header.position.topic, header.position.partition = self.partition
+        """How fresh an answer given now is. The next call changes it: to be copied."""
+        header = self._header
         header.position.offset = self.next_offset - 1
+        header.lag_events, header.lag_ms = self.lag()
+        header.epoch, header.role, header.stale = self.epoch, self.role, stale
         return header

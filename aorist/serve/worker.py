@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 from google.protobuf.message import Message
@@ -53,18 +53,24 @@ class WorkerService:
 
     async def ask(self, request: worker_pb2.AskRequest) -> worker_pb2.AskResponse:
         """All answers, in order. Those that ask for more than there is wait for it, side by side; all others are given at once."""
-        answers: dict[int, worker_pb2.Answer] = {}
-        late: dict[int, Awaitable[worker_pb2.Answer]] = {}
-        for index, question in enumerate(request.questions):
-            shard = self._materializer.shards.get(ShardName(question.view, question.partition))
-            asks_much = question.read.at_least or question.read.HasField("max_staleness_ms")
-            if shard is not None and asks_much and not shard.is_fresh(question.read):
-                late[index] = self._wait_and_answer(question)
-            else:
-                answers[index] = self._answer(question, stale=False)
-        if late:
-            answers |= zip(late, await asyncio.gather(*late.values()), strict=True)
+        late = {
+            index: self._wait_and_answer(question)
+            for index, question in enumerate(request.questions)
+            if question.HasField("read") and self._is_late(question)
+        }
+        if not late:
+            return worker_pb2.AskResponse(answers=[self._answer(q, stale=False) for q in request.questions])
+        at_once = {i: self._answer(q, stale=False) for i, q in enumerate(request.questions) if i not in late}
+        answers = at_once | dict(zip(late, await asyncio.gather(*late.values()), strict=True))
         return worker_pb2.AskResponse(answers=[answers[index] for index in range(len(request.questions))])
+
+    def _is_late(self, question: worker_pb2.Question) -> bool:
+        """Whether it asks for more than there is."""
+        read = question.read
+        if not read.at_least and not read.HasField("max_staleness_ms"):
+            return False
+        shard = self._materializer.shards.get(ShardName(question.view, question.partition))
+        return shard is not None and not shard.is_fresh(read)
 
     async def _wait_and_answer(self, question: worker_pb2.Question) -> worker_pb2.Answer:
         try:
@@ -77,7 +83,8 @@ class WorkerService:
         try:
             shard, query, ask = self._find(question)
             self._check_role(shard, question)  # half restored, it would not know keys that it has
-            answer = worker_pb2.Answer(epoch=shard.epoch)
+            answer = worker_pb2.Answer()
+            answer.epoch = shard.epoch
             try:
                 if query.shape.kind == "list":
                     answer.page.CopyFrom(_page(shard, query, ask, question, stale=stale))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Awaitable
+from itertools import chain
 from typing import Any, TypeAlias
 
 import grpc
@@ -26,7 +29,10 @@ MOST_WAITING = 20_000
 GRACE_S = 0.5
 """How much longer than its questions a call to a worker may take before the worker counts as unreachable."""
 
-Asked: TypeAlias = "asyncio.Future[worker_pb2.Answer]"
+Answering: TypeAlias = "asyncio.Future[worker_pb2.Answer]"
+Asked: TypeAlias = tuple[ShardName, worker_pb2.Question, float, Answering]
+"""About which shard, what, until when (`time.monotonic()`) an answer is of use, where it goes. A plain tuple: one for every query."""
+
 Watching: TypeAlias = "grpc.aio.UnaryStreamCall[worker_pb2.WatchRequest, worker_pb2.WatchResponse]"
 
 
@@ -43,87 +49,85 @@ class Worker:
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
         self._status = status_pb2_grpc.StatusServiceStub(self._channel)
-        self._waiting: deque[tuple[worker_pb2.Question, Asked]] = deque()
-        self._unanswered: dict[ShardName, set[Asked]] = {}
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Asked] = deque()
+        self._in_flight: dict[asyncio.Task[None], list[Asked]] = {}
+        self._alone: dict[asyncio.Task[None], list[Asked]] = {}
         self._scheduled = False
         self._loop = asyncio.get_running_loop()
 
-    async def ask(self, question: worker_pb2.Question) -> worker_pb2.Answer:
-        """Its answer, which may be an error. Raises OverloadedError, UnreachableError.
+    def ask(self, shard: ShardName, question: worker_pb2.Question, deadline: float) -> Awaitable[worker_pb2.Answer]:
+        """Its answer, which may be an error; NoOwnerError after `give_up`. Raises OverloadedError, UnreachableError."""
+        if question.HasField("read") and _asks_much(question.read):
+            return self._ask_patiently(shard, question, deadline)
+        return self._enqueue((shard, question, deadline, self._loop.create_future()))
 
-        None waits at the worker in company, where it would hold up the others: one that is too early there is asked again alone.
-        """
-        if not _may_wait(question):
-            return await self._asked(question, self._enqueue(question))
+    async def _ask_patiently(
+        self, shard: ShardName, question: worker_pb2.Question, deadline: float
+    ) -> worker_pb2.Answer:
+        """None waits at the worker in company, where it would hold up the others: one that is too early there is asked again alone."""
+        question.timeout_ms = max(0, int((deadline - time.monotonic()) * 1000))
+        if question.timeout_ms == 0:
+            return await self._enqueue((shard, question, 0, self._loop.create_future()))
         at_once = worker_pb2.Question()
         at_once.CopyFrom(question)
         at_once.timeout_ms, at_once.read.on_stale = 0, read_pb2.ON_STALE_FAIL
-        answer = await self._asked(question, self._enqueue(at_once))
-        if reason_of(answer.error) in (StaleError.reason, HaltedError.reason):  # may be good enough for `on_stale`
-            alone: Asked = self._loop.create_future()
-            sending = self._loop.create_task(self._send([(question, alone)]))
-            try:
-                return await self._asked(question, alone)
-            finally:
-                sending.cancel()
-        return answer
-
-    async def _asked(self, question: worker_pb2.Question, answer: Asked) -> worker_pb2.Answer:
-        """Its answer, unless `give_up` comes first."""
-        waiting = self._unanswered.setdefault(ShardName(question.view, question.partition), set())
-        waiting.add(answer)
+        answer = await self._enqueue((shard, at_once, 0, self._loop.create_future()))
+        if reason_of(answer.error) not in (StaleError.reason, HaltedError.reason):
+            return answer
+        alone = (shard, question, deadline, self._loop.create_future())  # may be good enough for `on_stale`
+        sending = self._loop.create_task(self._send([alone]))
+        self._alone[sending] = [alone]
         try:
-            return await answer
+            return await alone[-1]
         finally:
-            waiting.discard(answer)
+            del self._alone[sending]
+            sending.cancel()
 
     def give_up(self, shard: ShardName) -> None:
         """Another owns the shard now: what waits for an answer about it here raises NoOwnerError, to be asked there."""
-        for answer in self._unanswered.pop(shard, ()):
-            if not answer.done():
+        for about, _, _, answer in chain(self._waiting, *self._in_flight.values(), *self._alone.values()):
+            if about == shard and not answer.done():
                 answer.set_exception(NoOwnerError(f"{shard} has moved on from {self.address}"))
 
-    def _enqueue(self, question: worker_pb2.Question) -> Asked:
+    def _enqueue(self, asked: Asked) -> Answering:
         if len(self._waiting) >= MOST_WAITING:
             raise OverloadedError(f"{MOST_WAITING} questions wait for {self.address} already: ask again later")
-        answer: Asked = self._loop.create_future()
-        self._waiting.append((question, answer))
+        self._waiting.append(asked)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._pump)
-        return answer
+        return asked[-1]
 
     def _pump(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._in_flight) < IN_FLIGHT:
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            batch = [asked for asked in batch if not asked[1].done()]  # done: given up
+            batch = [asked for asked in batch if not asked[-1].done()]  # done: given up
             if not batch:
                 continue
             task = self._loop.create_task(self._send(batch))
-            self._in_flight.add(task)
+            self._in_flight[task] = batch
             task.add_done_callback(self._sent)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
-        self._in_flight.discard(task)
+        del self._in_flight[task]
         if self._waiting:
             self._pump()
 
-    async def _send(self, batch: list[tuple[worker_pb2.Question, Asked]]) -> None:
-        request = worker_pb2.AskRequest(questions=[question for question, _ in batch])
+    async def _send(self, batch: list[Asked]) -> None:
+        request = worker_pb2.AskRequest(questions=[question for _, question, _, _ in batch])
+        patience_s = max(0, max(deadline for _, _, deadline, _ in batch) - time.monotonic())
         try:
-            timeout_s = max(question.timeout_ms for question, _ in batch) / 1000 + GRACE_S
-            response = await self._stub.Ask(request, timeout=timeout_s)
+            response = await self._stub.Ask(request, timeout=patience_s + GRACE_S)
         except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:  # cancelled: by `close`
             failed = (
                 f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else "it has left"
             )
-            for _, answer in batch:
+            for *_, answer in batch:
                 if not answer.done():
                     answer.set_exception(UnreachableError(f"worker {self.address}: {failed}"))
             return
-        for (_, answer), given in zip(batch, response.answers, strict=True):
+        for (_, _, _, answer), given in zip(batch, response.answers, strict=True):
             if not answer.done():
                 answer.set_result(given)
 
@@ -138,9 +142,8 @@ class Worker:
         await self._channel.close()
 
 
-def _may_wait(question: worker_pb2.Question) -> bool:
-    read = question.read
-    return question.timeout_ms > 0 and (bool(read.at_least) or read.HasField("max_staleness_ms"))
+def _asks_much(read: read_pb2.ReadOptions) -> bool:
+    return bool(read.at_least) or read.HasField("max_staleness_ms")
 
 
 def answer_of(coming: asyncio.Future[Any], address: str) -> worker_pb2.WatchResponse | None:

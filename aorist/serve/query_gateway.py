@@ -52,6 +52,7 @@ class Gateway:
         self._shape, self._router, self._limits = shape, router, limits
         self._rules = Rules(shape.request, max_skew_ms=0)
         self._key_of, self._partition_for = schema.key_of(), schema.partition_for()
+        self._request_type = shape.request.DESCRIPTOR.full_name
         self._topic, self._partitions = schema.topic.name, schema.topic.partitions
 
     async def get(self, request: Any) -> bytes:
@@ -129,13 +130,15 @@ class Gateway:
             view=self._shape.view,
             topic=self._topic,
             partition=partition,
-            request_type=request.DESCRIPTOR.full_name,
+            request_type=self._request_type,
             request=request.SerializeToString(),
             key=key,
-            read=getattr(request, self._shape.read),
+            read=getattr(request, self._shape.read) if request.HasField(self._shape.read) else None,
         )
 
     def _deadline(self, request: Any) -> float:
+        if not request.HasField(self._shape.read):
+            return time.monotonic() + self._limits.max_wait_ms / 1000
         read: read_pb2.ReadOptions = getattr(request, self._shape.read)
         if read.at_least:
             self._check_positions(read)

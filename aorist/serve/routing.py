@@ -62,17 +62,15 @@ class Router:
         shard = ShardName(question.view, question.partition)
         while True:
             changed = self._changed
-            question.timeout_ms = max(0, int((deadline - time.monotonic()) * 1000))
             try:
                 claim = self._claim(shard)
-                answer = await self._worker(claim).ask(question)
-                if answer.WhichOneof("result") != "error" and answer.epoch >= claim.epoch:
+                answer = await self._worker(claim).ask(shard, question, deadline)
+                failed = answer.HasField("error")
+                if not failed and answer.epoch >= claim.epoch:
                     return answer
-                failure: AoristError = (
-                    RelayedError(answer.error) if answer.HasField("error") else NoOwnerError(f"{shard} has moved on")
-                )
+                failure: AoristError = RelayedError(answer.error) if failed else NoOwnerError(f"{shard} has moved on")
                 outdated = 0 < answer.epoch < claim.epoch  # also that a key is not known
-                if answer.HasField("error") and not is_transient(answer.error) and not outdated:
+                if failed and not is_transient(answer.error) and not outdated:
                     raise failure
             except (NoOwnerError, UnreachableError) as error:
                 failure = error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -40,7 +41,7 @@ class Listener:
     def __init__(self, transport: str, address: str, max_message_bytes: int) -> None:
         self._address = address
         self._draining = asyncio.Event()
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._calls = _Calls()
         self._services: list[str] = []
         self._health = health.aio.HealthServicer()
         options = [
@@ -82,8 +83,8 @@ class Listener:
         """NOT_SERVING; no new calls; those in flight get `drain_s` to end, streams are asked to end now; then the port is closed."""
         await self._health.enter_graceful_shutdown()
         self._draining.set()
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=drain_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.ended(), drain_s)
         await self._server.stop(1.0)
 
     # --- handlers ---
@@ -92,7 +93,7 @@ class Listener:
         """One request, one answer (a message, or its bytes)."""
 
         async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message | bytes:
-            with _InFlight(self._calls):
+            with self._calls:
                 try:
                     self._check_open()
                     return await function(_parse(request, data))
@@ -105,7 +106,7 @@ class Listener:
         """One request, many answers. Ends with SHUTTING_DOWN when the listener drains."""
 
         async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message | bytes]:
-            with _InFlight(self._calls):
+            with self._calls:
                 try:
                     self._check_open()
                     async for answer in self._until_draining(function(_parse(request, data))):
@@ -126,7 +127,7 @@ class Listener:
                 async for one in self._until_draining(data):
                     yield _parse(request, one)
 
-            with _InFlight(self._calls):
+            with self._calls:
                 try:
                     self._check_open()
                     async for answer in function(requests()):
@@ -162,20 +163,26 @@ class Listener:
             await asyncio.gather(coming, return_exceptions=True)
 
 
-class _InFlight:
-    """Counts a call by its task: entered and left around it, however it ends."""
+class _Calls:
+    """Counts calls in flight: entered and left around each, however it ends."""
 
-    def __init__(self, calls: set[asyncio.Task[Any]]) -> None:
-        self._calls = calls
+    def __init__(self) -> None:
+        self._count = 0
+        self._none_left: asyncio.Future[None] | None = None
+
+    async def ended(self) -> None:
+        """Returns once none is in flight."""
+        if self._count:
+            self._none_left = asyncio.get_running_loop().create_future()
+            await self._none_left
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._calls.add(task)
+        self._count += 1
 
     def __exit__(self, *_: object) -> None:
-        self._calls.discard(self._task)
+        self._count -= 1
+        if not self._count and self._none_left is not None and not self._none_left.done():
+            self._none_left.set_result(None)
 
 
 def _server(transport: str, options: Iterable[tuple[str, Any]]) -> Any:

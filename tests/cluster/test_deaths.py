@@ -25,7 +25,7 @@ COUNTS = {
 async def test_deaths(cluster: Cluster) -> None:
     gateway, asked = cluster.gateways()
     try:
-        async with Load(cluster.topic, await gateway.ready(), await asked.ready()) as load:
+        async with Load(cluster.topic, commands=await gateway.ready(), queries=await asked.ready()) as load:
             for place, (alone, beside) in COUNTS.items():
                 await die(cluster, cluster.materializer(DYING, failpoints=f"{place}={alone}"))
                 again = cluster.materializer(DYING, failpoints=f"{place}={beside}")

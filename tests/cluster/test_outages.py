@@ -19,7 +19,8 @@ from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, GetArmPositionRespo
 from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceStub
 from stack.server import Server
 from tests.chaos.counting import counted
-from tests.cluster.load import Failure, Load, check_final
+from tests.cluster.load import Load, check_final
+from tests.cluster.oracle import Failure
 from tests.cluster.system import STOPPED_S, Cluster, Process, until_owned
 from tests.harness.client import channel_to, refusal_of, retry_ms_of
 from tests.harness.places import PATIENCE_S
@@ -67,7 +68,7 @@ async def running(cluster: Cluster) -> AsyncIterator[Running]:
         commands, queries = await gateway.ready(), await asked.ready()
         await asyncio.gather(*(role.ready() for role in folding))
         began = time.monotonic()
-        async with Load(cluster.topic, commands, queries) as load:
+        async with Load(cluster.topic, commands=commands, queries=queries) as load:
             await until_owned(queries, cluster.partitions, "finn", "ada")
             await load.progress()
             yield Running(cluster, load, gateway, asked, folding, began)

@@ -16,7 +16,8 @@ from aorist.v1.worker_pb2 import Answer, AskRequest, Question
 from aorist.v1.worker_pb2_grpc import WorkerServiceStub
 from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, GetArmPositionResponse
 from tests.chaos.counting import counted
-from tests.cluster.load import Load, Told, check_final
+from tests.cluster.load import Load, check_final
+from tests.cluster.oracle import Told
 from tests.cluster.system import STOPPED_S, Cluster, Process, status, until_owned
 from tests.harness.client import channel_to
 from tests.harness.log_file import VIEW
@@ -32,7 +33,7 @@ async def test_owners_come_leave_die_and_stand_still(cluster: Cluster) -> None:
     count = cluster.partitions
     await until_owned(queries, count, FIRST, SECOND)
     try:
-        async with Load(cluster.topic, commands, queries) as load:
+        async with Load(cluster.topic, commands=commands, queries=queries) as load:
             await load.progress()
             third = cluster.materializer(THIRD)
             await third.ready()

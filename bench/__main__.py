@@ -94,7 +94,7 @@ def _measured(figure: Figure, on: Rig, seconds: float) -> Outcome:
     began = time.monotonic()
     if seconds < figure.seconds[0 if on.quick else 1] / SLOWER:
         return Outcome(missing="the run's time was over")
-    on.until = began + seconds * ROUNDS_SHARE
+    on.until, on.ends = began + seconds * ROUNDS_SHARE, began + seconds
     try:
         outcome = figure.measure(on)
     except (NotMeasuredError, StackError, AoristError, KafkaException, grpc.RpcError, AssertionError) as error:

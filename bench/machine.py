@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def pin(pid: int, cores: Iterable[int]) -> None:
             os.sched_setaffinity(int(task.name), cores)
         except ProcessLookupError:
             continue  # it ended meanwhile
+
+
+@contextmanager
+def on_cores(cores: Iterable[int]) -> Iterator[None]:
+    """This thread, and what it starts: threads and processes take after the thread that starts them."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def cpu_s(pid: int | str = "self") -> float:

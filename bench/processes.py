@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-from bench.machine import cpu_s, rss_bytes
+from bench.machine import cpu_s, on_cores, rss_bytes
 from bench.measure import NotMeasuredError
 from stack.process import tied
 
@@ -25,19 +25,15 @@ class Child:
     def __init__(self, command: Sequence[str], cores: Iterable[int], environ: Mapping[str, str] | None = None) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the child
         self._lines: SimpleQueue[str | None] = SimpleQueue()
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)  # a child takes after the thread that starts it
-        try:
+        with on_cores(cores):
             self._process = subprocess.Popen(
                 tied(command),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 text=True,
                 env={**os.environ, **(environ or {})},
             )
-        finally:
-            os.sched_setaffinity(0, before)
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -78,6 +74,12 @@ class Child:
         text = self._log.read().decode(errors="replace").strip()
         return text[-2000:] or "(it wrote nothing)"
 
+    def tell(self, line: str) -> None:
+        """On its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
     def stop(self) -> None:
         self._process.terminate()
         try:
@@ -86,6 +88,8 @@ class Child:
             self._process.kill()
             self._process.wait()
         self._log.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def __enter__(self) -> Self:
         return self

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 VIEW = "arm_position"
 
 
-def project_on(topic: str) -> Project:
+def project_on(topic: str, root: Path = ROOT) -> Project:
     """Everything as declared, but for the name of the topic: each figure finds there what it has put there, and nothing else."""
-    project = load_project(ROOT)
+    project = load_project(root)
     declared: list[Any] = [*project.commands, *project.queries, *project.views.values()]
     for one in declared:
         one.schema = replace(one.schema, topic=replace(one.schema.topic, name=topic))

@@ -39,7 +39,8 @@ class Rig:
     def __init__(self, environ: Mapping[str, str], *, quick: bool, pinned: bool, stack_start_s: float | None) -> None:
         self.quick, self.pinned, self.stack_start_s = quick, pinned, stack_start_s
         self.cores = Cores()
-        self.until = 0.0  # `time.monotonic()` at which the figure under way has had its time
+        self.until = 0.0  # `time.monotonic()` after which the figure under way begins no round
+        self.ends = 0.0  # ... and at which it has had its time
         self.kafka = environ["AORIST_KAFKA"]
         self.cassandra = environ["AORIST_CASSANDRA"].split(",")
         run = uuid.uuid4().hex[:8]

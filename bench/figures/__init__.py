@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bench.figures import catchup, commands, fold, query, restore
+from bench.figures import catchup, commands, fold, query, restore, takeover
 from bench.measure import Outcome
 from bench.rig import Rig
 
@@ -26,4 +26,5 @@ FIGURES = (
     Figure("query", query.measure, query.HOW, (22, 70)),
     Figure("restore", restore.measure, restore.HOW, (28, 150)),
     Figure("catchup", catchup.measure, catchup.HOW, (40, 110)),
+    Figure("takeover", takeover.measure, takeover.HOW, (60, 400)),
 )

@@ -14,6 +14,7 @@ from aorist.engine.checkpoint import Checkpointer
 from aorist.engine.fold import MOST_BEYOND, Folder
 from aorist.engine.restore import refold, restore
 from aorist.engine.shard import Shard
+from aorist.engine.stored import Stored, read_stored
 from aorist.engine.threads import Fate
 from aorist.errors import AoristError, LogTruncatedError, NoOwnerError, UnavailableError, UnknownTopicError
 from aorist.ports import EventLog, ShardRows, SnapshotStore
@@ -68,6 +69,13 @@ class Materializer:
         if shard is None:
             raise NoOwnerError(f"{name} is not held here")
         return shard
+
+    def stored(self, name: ShardName, key: bytes) -> Stored:
+        """The last durable snapshot of a key, of a shard held anywhere. Blocks; raises as `read_stored`, and NoOwnerError."""
+        view = self.views.get(name.view)
+        if view is None:
+            raise NoOwnerError(f"{name.view} is not materialized here")
+        return read_stored(view, Partition(view.schema.topic.name, name.partition), key, self._store, self._events)
 
     def open(self, name: ShardName) -> None:
         """Holds a shard, as standby until `own`: restores it, then folds on. Returns at once; the shard says how far it is."""

@@ -324,10 +324,11 @@ class Shard:
     def role(self) -> read_pb2.Role.ValueType:
         return read_pb2.ROLE_OWNER if self.owned else read_pb2.ROLE_STANDBY
 
-    def header(self, *, stale: bool) -> read_pb2.ReadHeader:
-        """How fresh an answer given now is. The next call changes it: to be copied."""
+    def header(self, *, stale: bool, as_copy: bool = False) -> read_pb2.ReadHeader:
+        """How fresh an answer given now is. The next call changes it: to be copied. `as_copy`: of one that is not given as the owner."""
         header = self._header
         header.position.offset = self.next_offset - 1
         header.lag_events, header.lag_ms = self.lag()
-        header.epoch, header.role, header.stale = self.epoch, self.role, stale
+        header.epoch, header.role = self.epoch, read_pb2.ROLE_STANDBY if as_copy else self.role
+        header.stale = stale or as_copy
         return header

@@ -74,7 +74,7 @@ class Worker:
         answer = await self._enqueue((shard, at_once, 0, self._loop.create_future()))
         if reason_of(answer.error) not in (StaleError.reason, HaltedError.reason):
             return answer
-        alone = (shard, question, deadline, self._loop.create_future())  # may be good enough for `on_stale`
+        alone: Asked = (shard, question, deadline, self._loop.create_future())  # may be good enough for `on_stale`
         sending = self._loop.create_task(self._send([alone]))
         self._alone[sending] = [alone]
         try:

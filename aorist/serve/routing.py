@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
@@ -10,12 +11,25 @@ from typing import Any
 
 import grpc
 
-from aorist.errors import AoristError, NoOwnerError, UnreachableError
+from aorist.engine.ownership import placement
+from aorist.errors import AoristError, NoOwnerError, OverloadedError, UnreachableError
 from aorist.ports import Claim, Ownership, OwnershipRegistry
 from aorist.position import NOTHING, ShardName
 from aorist.serve.errors import RelayedError, is_transient
 from aorist.serve.links import Worker, answer_of
-from aorist.v1 import worker_pb2
+from aorist.v1 import read_pb2, worker_pb2
+
+OWNER_FIRST_S = 0.05
+"""How long an owner that does not answer is waited for before a copy is asked: most moves are over by then."""
+
+COPY_S = 0.2
+"""How long a copy may take to be as fresh as asked for, before the owner is looked for again."""
+
+COPY_WATCHED_S = 1.0
+"""How long a copy is watched before the owner is looked for again: it may be back under the same claim."""
+
+MOST_COPIES = 3
+"""Members asked for a copy, beside the one that is said to be the owner."""
 
 AGAIN_S = 0.02
 """Rest before a question is asked again when nothing has changed in the registry."""
@@ -55,13 +69,16 @@ class Router:
             await worker.close()
 
     async def ask(self, question: worker_pb2.Question, deadline: float) -> worker_pb2.Answer:
-        """The owner's answer. While the shard moves, asks again until `deadline` (`time.monotonic()`).
+        """The owner's answer, or that of a copy while there is none. Asks again until `deadline` (`time.monotonic()`).
 
         Raises NoOwnerError, UnreachableError, OverloadedError, or RelayedError: what the worker said.
         """
         shard = ShardName(question.view, question.partition)
+        owner, owner_until = None, 0.0
         while True:
             changed = self._changed
+            if owner != self.ownership.claims.get(shard) or not owner_until:
+                owner, owner_until = self.ownership.claims.get(shard), time.monotonic() + OWNER_FIRST_S
             try:
                 claim = self._claim(shard)
                 answer = await self._worker(claim).ask(shard, question, deadline)
@@ -74,28 +91,55 @@ class Router:
                     raise failure
             except (NoOwnerError, UnreachableError) as error:
                 failure = error
+            in_vain = owner == self.ownership.claims.get(shard) and time.monotonic() >= min(owner_until, deadline)
+            if in_vain and _copy_will_do(question):
+                copied = await self._ask_copies(shard, question, stored=time.monotonic() >= deadline)
+                if copied is not None:
+                    return copied
             if not await _before(deadline, changed):
                 raise failure
+
+    async def _ask_copies(
+        self, shard: ShardName, question: worker_pb2.Question, *, stored: bool
+    ) -> worker_pb2.Answer | None:
+        """Of the first member that has one fresh enough. `stored`: else from the last durable snapshot, if any freshness will do."""
+        copies = self._copies(shard)
+        asked = [(worker, _of_a_copy(question)) for worker in copies]
+        if stored and question.key and question.read.on_stale == read_pb2.ON_STALE_RETURN:
+            asked += [(worker, _of_the_store(question)) for worker in copies]
+        for worker, about in asked:
+            with suppress(NoOwnerError, UnreachableError, OverloadedError):
+                answer = await worker.ask(shard, about, time.monotonic() + COPY_S)
+                if not answer.HasField("error"):
+                    return answer
+        return None
+
+    def _copies(self, shard: ShardName) -> list[Worker]:
+        """Who may have a copy: standbys, and last the owner, which is one while it cannot renew its lease."""
+        members, claim = self.ownership.members, self.ownership.claims.get(shard)
+        owner = claim.member if claim is not None else ""
+        names = [name for name in placement(shard, members.values()) if name != owner][:MOST_COPIES]
+        return [self._worker_at(members[name].address) for name in [*names, owner] if name in members]
 
     async def watch(
         self, question: worker_pb2.Question, min_interval_ms: int, patience_s: float
     ) -> AsyncIterator[bytes]:
         """Answers about one key, now and whenever it changes, across changes of owner: positions never go back.
 
-        Raises what `ask` raises, when nobody has answered for `patience_s`.
+        While there is no owner, a copy is watched. Raises what `ask` raises, when nobody has answered for `patience_s`.
         """
         shard = ShardName(question.view, question.partition)
-        deadline, offset, epoch = time.monotonic() + patience_s, NOTHING, 0
+        deadline, offset = time.monotonic() + patience_s, NOTHING
         while True:
             changed, answered = self._changed, False
             question.timeout_ms = max(0, int((deadline - time.monotonic()) * 1000))
             request = worker_pb2.WatchRequest(question=question, min_interval_ms=min_interval_ms)
             try:
-                async with aclosing(self._until_moved(shard, request)) as answers:
+                async with aclosing(self._watch_once(shard, request)) as answers:
                     async for answer in answers:
                         answered = True
-                        if answer.epoch >= epoch and (answer.offset > offset or offset == NOTHING):
-                            offset, epoch = answer.offset, answer.epoch
+                        if answer.offset > offset or offset == NOTHING:
+                            offset = answer.offset
                             yield answer.response
                 failure: AoristError = NoOwnerError(f"{shard} has moved on")
             except (NoOwnerError, UnreachableError, RelayedError) as error:
@@ -110,21 +154,57 @@ class Router:
                 del question.read.at_least[:]
                 question.read.at_least.add(topic=question.topic, partition=shard.partition, offset=offset)
 
-    async def _until_moved(
+    async def _watch_once(
         self, shard: ShardName, request: worker_pb2.WatchRequest
     ) -> AsyncGenerator[worker_pb2.WatchResponse, None]:
-        """What the owner says, until another one owns the shard. Raises NoOwnerError, UnreachableError, RelayedError."""
-        claim = self._claim(shard)
-        worker = self._worker(claim)
+        """What the owner says until it is none any more; then, for a while, what a copy says. Raises what the owner did."""
+        try:
+            claim = self._claim(shard)
+            async with aclosing(self._until_moved(shard, self._worker(claim), request)) as answers:
+                async for answer in answers:
+                    if answer.epoch >= claim.epoch:
+                        yield answer
+        except (NoOwnerError, UnreachableError, RelayedError) as error:
+            if not _copy_will_do(request.question) or (
+                isinstance(error, RelayedError) and not is_transient(error.status)
+            ):
+                raise
+            async with aclosing(self._watch_copies(shard, request)) as answers:
+                async for answer in answers:
+                    yield answer
+            raise
+
+    async def _watch_copies(
+        self, shard: ShardName, request: worker_pb2.WatchRequest
+    ) -> AsyncGenerator[worker_pb2.WatchResponse, None]:
+        """What the first member says that has one."""
+        asked = worker_pb2.WatchRequest(question=_of_a_copy(request.question), min_interval_ms=request.min_interval_ms)
+        asked.question.timeout_ms = int(COPY_S * 1000)
+        for worker in self._copies(shard):
+            answered, until = False, time.monotonic() + COPY_WATCHED_S
+            with suppress(NoOwnerError, UnreachableError, RelayedError):
+                async with aclosing(self._until_moved(shard, worker, asked, until)) as answers:
+                    async for answer in answers:
+                        answered = True
+                        yield answer
+            if answered:
+                return
+
+    async def _until_moved(
+        self, shard: ShardName, worker: Worker, request: worker_pb2.WatchRequest, until: float = math.inf
+    ) -> AsyncGenerator[worker_pb2.WatchResponse, None]:
+        """What `worker` says, until another one owns the shard, or `until` (`time.monotonic()`).
+
+        Raises NoOwnerError, UnreachableError, RelayedError.
+        """
+        claim = self.ownership.claims.get(shard)
         stream = worker.watch(request)
         coming = asyncio.ensure_future(stream.read())
         try:
-            while True:
-                changed = self._changed
-                if self.ownership.claims.get(shard) != claim:
-                    return
-                moving = asyncio.create_task(changed.wait())
-                await asyncio.wait((coming, moving), return_when=asyncio.FIRST_COMPLETED)
+            while self.ownership.claims.get(shard) == claim:
+                moving = asyncio.create_task(self._changed.wait())
+                left_s = None if until == math.inf else max(0, until - time.monotonic())
+                await asyncio.wait((coming, moving), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                 moving.cancel()
                 if coming.done():
                     answer = answer_of(coming, worker.address)
@@ -132,6 +212,8 @@ class Router:
                         return
                     yield answer
                     coming = asyncio.ensure_future(stream.read())
+                elif time.monotonic() >= until:
+                    return
         finally:
             stream.cancel()
             coming.cancel()
@@ -167,6 +249,24 @@ class Router:
         if worker is None:
             worker = self._workers[address] = Worker(address)
         return worker
+
+
+def _copy_will_do(question: worker_pb2.Question) -> bool:
+    return question.read.on_stale != read_pb2.ON_STALE_FAIL
+
+
+def _of_a_copy(question: worker_pb2.Question) -> worker_pb2.Question:
+    asked = worker_pb2.Question()
+    asked.CopyFrom(question)
+    asked.standby_will_do = True
+    return asked
+
+
+def _of_the_store(question: worker_pb2.Question) -> worker_pb2.Question:
+    asked = worker_pb2.Question()
+    asked.CopyFrom(question)
+    asked.store_will_do = True
+    return asked
 
 
 async def _before(deadline: float, changed: asyncio.Event) -> bool:

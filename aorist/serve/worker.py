@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import structlog
 from google.protobuf.message import Message
 
-from aorist.declare.view import Query
+from aorist.declare.view import Query, View
 from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Shard
 from aorist.errors import AoristError, InvalidRequestError, NoOwnerError, UnknownKeyError, Violation
 from aorist.position import NOTHING, ShardName
 from aorist.serve.errors import status_of
 from aorist.serve.transport import BugError, Listener
-from aorist.v1 import status_pb2, worker_pb2
+from aorist.v1 import read_pb2, status_pb2, worker_pb2
 
 CHUNK = 50
 """Keys of a list answered under one hold of the shard's lock."""
@@ -56,7 +57,7 @@ class WorkerService:
         late = {
             index: self._wait_and_answer(question)
             for index, question in enumerate(request.questions)
-            if question.HasField("read") and self._is_late(question)
+            if question.store_will_do or (question.HasField("read") and self._is_late(question))
         }
         if not late:
             return worker_pb2.AskResponse(answers=[self._answer(q, stale=False) for q in request.questions])
@@ -74,10 +75,20 @@ class WorkerService:
 
     async def _wait_and_answer(self, question: worker_pb2.Question) -> worker_pb2.Answer:
         try:
+            if question.store_will_do:
+                return await self._answer_from_store(question)
             shard = self._materializer.shard(ShardName(question.view, question.partition))
             return self._answer(question, stale=await shard.fresh(question.read, question.timeout_ms / 1000))
-        except AoristError as error:
-            return worker_pb2.Answer(error=status_of(error))
+        except Exception as error:  # noqa: BLE001  # the store's answers go through domain code, too
+            return _failure(error, question)
+
+    async def _answer_from_store(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+        name = ShardName(question.view, question.partition)
+        stored = await asyncio.to_thread(self._materializer.stored, name, question.key)
+        view = self._materializer.views[name.view]
+        query, ask = _query(view, question)
+        response = query.function(stored.state, ask)
+        return worker_pb2.Answer(response=_completed(response, query, view, question.key, stored.header))
 
     def _answer(self, question: worker_pb2.Question, *, stale: bool) -> worker_pb2.Answer:
         try:
@@ -89,29 +100,29 @@ class WorkerService:
                 if query.shape.kind == "list":
                     answer.page.CopyFrom(_page(shard, query, ask, question, stale=stale))
                 else:
-                    answer.response = _one(shard, query, ask, question.key, stale=stale)[0]
+                    copy = question.standby_will_do
+                    answer.response = _one(shard, query, ask, question.key, stale=stale, as_copy=copy)[0]
             except UnknownKeyError as error:  # is an answer: another owner may know the key by now
                 answer.error.CopyFrom(status_of(error))
             self._check_role(shard, question)
             return answer
-        except AoristError as error:
-            return worker_pb2.Answer(error=status_of(error))
-        except Exception as error:  # a handler is domain code and may raise anything; others travel with this question
-            log.error("a query failed in a way it should not", request=question.request_type, exc_info=error)
-            return worker_pb2.Answer(error=status_of(BugError(f"{type(error).__name__}: see the server's log")))
+        except Exception as error:  # noqa: BLE001  # a handler is domain code; others travel with this question
+            return _failure(error, question)
 
     async def watch(self, request: worker_pb2.WatchRequest) -> AsyncIterator[worker_pb2.WatchResponse]:
         """Now, then whenever the key changes. What changes while the last answer is on its way is conflated into the next."""
-        shard, query, ask = self._find(request.question)
-        read = request.question.read
-        with shard.watching(request.question.key) as changed:
+        question = request.question
+        shard, query, ask = self._find(question)
+        with shard.watching(question.key) as changed:
             while True:
-                stale = await shard.fresh(read, request.question.timeout_ms / 1000)
+                stale = await shard.fresh(question.read, question.timeout_ms / 1000)
                 changed.clear()  # before the answer is built: what comes after is in it, or sets the event again
                 try:
-                    response, offset = _one(shard, query, ask, request.question.key, stale=stale)
+                    response, offset = _one(
+                        shard, query, ask, question.key, stale=stale, as_copy=question.standby_will_do
+                    )
                 finally:  # also of a key that is not known: another owner may know it by now
-                    self._check_role(shard, request.question)
+                    self._check_role(shard, question)
                 sent = time.monotonic()
                 yield worker_pb2.WatchResponse(response=response, offset=offset, epoch=shard.epoch)
                 await changed.wait()
@@ -122,41 +133,55 @@ class WorkerService:
     def _check_role(self, shard: Shard, question: worker_pb2.Question) -> None:
         """After the answer was built, before it leaves: what it says was true while we had that role."""
         shard.check_held()
-        if shard.owned:
-            self._check_lease()
-        elif not question.standby_will_do:
+        if question.standby_will_do:
+            return  # as a copy, whoever owns it
+        if not shard.owned:
             raise NoOwnerError(f"{shard.name} is not owned here")
+        self._check_lease()
 
     def _find(self, question: worker_pb2.Question) -> tuple[Shard, Query, Message]:
         shard = self._materializer.shard(ShardName(question.view, question.partition))
-        query = shard.view.queries.get(question.request_type)
-        if query is None:
-            raise InvalidRequestError(
-                [
-                    Violation(
-                        "request_type",
-                        f"view `{question.view}` answers no {question.request_type}: is the gateway of another version?",
-                    )
-                ]
-            )
-        return shard, query, query.shape.request.FromString(question.request)
+        return shard, *_query(shard.view, question)
 
 
-def _one(shard: Shard, query: Query, ask: Message, key: bytes, *, stale: bool) -> tuple[bytes, int]:
+def _failure(error: Exception, question: worker_pb2.Question) -> worker_pb2.Answer:
+    if not isinstance(error, AoristError):
+        log.error("a query failed in a way it should not", request=question.request_type, exc_info=error)
+        error = BugError(f"{type(error).__name__}: see the server's log")
+    return worker_pb2.Answer(error=status_of(error))
+
+
+def _query(view: View[Any], question: worker_pb2.Question) -> tuple[Query, Message]:
+    query = view.queries.get(question.request_type)
+    if query is None:
+        wrong = f"view `{question.view}` answers no {question.request_type}: is the gateway of another version?"
+        raise InvalidRequestError([Violation("request_type", wrong)])
+    return query, query.shape.request.FromString(question.request)
+
+
+def _completed(
+    response: Message | None, query: Query, view: View[Any], key: bytes, header: read_pb2.ReadHeader
+) -> bytes:
+    """An answer about one key with key and header filled in, serialised."""
+    assert response is not None
+    query.shape.fill_in_key(response, view.schema.key, key)
+    getattr(response, query.shape.header).CopyFrom(header)
+    return response.SerializeToString()
+
+
+def _one(shard: Shard, query: Query, ask: Message, key: bytes, *, stale: bool, as_copy: bool) -> tuple[bytes, int]:
     """Answer about one key, serialised under the lock, and the offset up to which it holds."""
     with shard.lock:
         response = query.function(shard.entry(key).state, ask)
-        assert response is not None
-        query.shape.fill_in_key(response, shard.view.schema.key, key)
-        header = shard.header(stale=stale)
-        getattr(response, query.shape.header).CopyFrom(header)
-        return response.SerializeToString(), header.position.offset
+        header = shard.header(stale=stale, as_copy=as_copy)
+        return _completed(response, query, shard.view, key, header), header.position.offset
 
 
 def _page(shard: Shard, query: Query, ask: Message, question: worker_pb2.Question, *, stale: bool) -> worker_pb2.Page:
     """Up to `limit` keys beyond `after_key`, a chunk at a time. The header holds for all: later chunks can only be newer."""
     with shard.lock:
-        page = worker_pb2.Page(header=shard.header(stale=stale), last_key=question.after_key, more=True)
+        header = shard.header(stale=stale, as_copy=question.standby_will_do)
+        page = worker_pb2.Page(header=header, last_key=question.after_key, more=True)
     for _ in range(MOST_EXAMINED // CHUNK):
         with shard.lock:
             if not _add_chunk(page, shard, query, ask, question.limit):

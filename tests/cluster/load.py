@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import grpc
 
+from aorist.v1.read_pb2 import ON_STALE_FAIL, ON_STALE_UNSPECIFIED, OnStale
 from fleet.arms.v1.commands_pb2 import JointSample, ReportJointPositionsRequest, StreamJointPositionsRequest
 from fleet.arms.v1.commands_pb2_grpc import ArmCommandServiceStub
 from fleet.arms.v1.queries_pb2 import ListArmPositionsRequest
@@ -52,7 +53,9 @@ class Load(Oracle):
         self._writing = [asyncio.create_task(self._report(arm)) for arm in self.reporting]
         self._writing += [asyncio.create_task(self._stream())]
         self._reading = [
-            asyncio.create_task(self._read(arm, sees=number % 2 == 0))
+            asyncio.create_task(
+                self._read(arm, sees=number % 2 == 0, on_stale=(ON_STALE_FAIL, ON_STALE_UNSPECIFIED)[number % 3 > 0])
+            )
             for number, arm in enumerate((*self.reporting[::2], *self.streaming[::2]))
         ]
         self._reading += [asyncio.create_task(self._list())]
@@ -140,8 +143,8 @@ class Load(Oracle):
 
     # --- readers ---
 
-    async def _read(self, arm: str, *, sees: bool) -> None:
-        """`sees`: asks for what it has seen, too."""
+    async def _read(self, arm: str, *, sees: bool, on_stale: OnStale.ValueType) -> None:
+        """`sees`: asks for what it has seen, too. `on_stale`: whether it wants the owner alone."""
         seen = Token()
         async with channel_to(self.queries) as channel:
             queries = ArmQueryServiceStub(channel)
@@ -152,7 +155,7 @@ class Load(Oracle):
                 token = self.newest[arm]
                 if sees:
                     token = token | {p: max(offset, token.get(p, -1)) for p, offset in seen.items()}
-                answer = await self.ask(queries, arm, token, max_wait_ms=WAIT_MS)
+                answer = await self.ask(queries, arm, token, max_wait_ms=WAIT_MS, on_stale=on_stale)
                 if answer is None:
                     await self._rest(0.1)
                     continue

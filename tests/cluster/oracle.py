@@ -69,7 +69,7 @@ class Oracle:
     told: list[Told] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     older: list[str] = field(default_factory=list)
-    """Answers older than their token that do not say so, or say so to readers who did not allow it."""
+    """Answers older than their token to readers who did not allow it, or that do not say so; those of a copy to who wants the owner."""
     lower: list[str] = field(default_factory=list)
     """Answers of a lower position than one seen before, to readers who did ask for what they saw."""
     stale: int = 0
@@ -107,15 +107,19 @@ class Oracle:
         self.told.append(
             Told(arm, at.partition, at.offset, int(axis.position), axis.sampled_at_us, answer.header.epoch)
         )
-        self._judge(arm, token, answer.header, may_be_stale=on_stale == ON_STALE_RETURN)
+        self._judge(arm, token, answer.header, on_stale)
         return answer
 
-    def _judge(self, arm: str, token: Token, header: ReadHeader, *, may_be_stale: bool) -> None:
-        at = header.position
-        self.others += header.role != ROLE_OWNER
-        if header.stale and may_be_stale:
-            self.stale += 1
-        elif header.stale or at.offset < token[at.partition]:
+    def _judge(self, arm: str, token: Token, header: ReadHeader, on_stale: OnStale.ValueType) -> None:
+        at, copied = header.position, header.role != ROLE_OWNER
+        self.others += copied
+        older = at.offset < token[at.partition]
+        self.stale += older
+        if (
+            (copied and (on_stale == ON_STALE_FAIL or not header.stale))
+            or (older and (on_stale != ON_STALE_RETURN or not header.stale))
+            or (header.stale and not copied and on_stale != ON_STALE_RETURN)
+        ):
             self.older.append(f"{arm} at {at.offset}, asked for {token}: {header}")
 
     def note(self, call: str, error: grpc.aio.AioRpcError) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from aorist.v1.read_pb2 import ReadOptions
+from aorist.v1.read_pb2 import ON_STALE_FAIL, ROLE_STANDBY, ReadOptions
 from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, GetArmPositionResponse
 from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceStub
 from stack.server import Server
@@ -154,14 +154,16 @@ async def test_cassandra(cluster: Cluster) -> None:
 
 
 async def test_etcd(cluster: Cluster) -> None:
-    """Commands need no owner. Without a lease nobody answers as the owner, and those who ask are told so."""
+    """Commands need no owner. Without a lease nobody answers as the owner: who wants it is refused, all others get a copy's answer."""
     async with running(cluster) as system:
         server = cluster.servers.etcd
         await system.outage(lambda: dies(server), commands=True, queries=False)
 
         async def meanwhile() -> None:
             arm = next(iter(system.load.newest))
-            await refused_for(system.load, arm, ReadOptions(max_wait_ms=100), "NO_OWNER")
+            await refused_for(system.load, arm, ReadOptions(max_wait_ms=100, on_stale=ON_STALE_FAIL), "NO_OWNER")
+            answer = await ask(system.load, arm, ReadOptions(max_wait_ms=100))
+            assert (answer.header.role, answer.header.stale) == (ROLE_STANDBY, True)
 
         await system.outage(lambda: stands_still(server, meanwhile), commands=True, queries=False)
         for role in (system.asked, *system.folding):

@@ -15,8 +15,9 @@ from aorist.adapters.local import LocalOwnershipRegistry
 from aorist.errors import NoOwnerError, UnreachableError
 from aorist.ports import Member, Session
 from aorist.position import ShardName
+from aorist.serve.errors import abort, status_of
 from aorist.serve.routing import Router
-from aorist.v1 import worker_pb2, worker_pb2_grpc
+from aorist.v1 import read_pb2, worker_pb2, worker_pb2_grpc
 
 SHARD = ShardName("view", 0)
 PATIENCE_S = 30.0
@@ -28,6 +29,7 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
     def __init__(self, name: str) -> None:
         self.name, self.epoch = name, 0
         self.stalled = False
+        self.has_copy = False
         self.asked = asyncio.Event()
         self.offsets = [0]
         self.at_least: list[int] = []
@@ -44,10 +46,20 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.asked.set()
         if self.stalled:
             await asyncio.Event().wait()
-        answer = worker_pb2.Answer(response=self.name.encode(), epoch=self.epoch)
-        return worker_pb2.AskResponse(answers=[answer for _ in request.questions])
+        return worker_pb2.AskResponse(answers=[self._answer(question) for question in request.questions])
+
+    def _answer(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+        if question.store_will_do:
+            return worker_pb2.Answer(response=b"stored by " + self.name.encode())
+        if not question.standby_will_do:
+            return worker_pb2.Answer(response=self.name.encode(), epoch=self.epoch)
+        if not self.has_copy:
+            return worker_pb2.Answer(error=status_of(NoOwnerError("not held here")))
+        return worker_pb2.Answer(response=b"copy of " + self.name.encode())
 
     async def Watch(self, request: worker_pb2.WatchRequest, context: Any) -> AsyncIterator[worker_pb2.WatchResponse]:  # noqa: N802
+        if request.question.standby_will_do and not self.has_copy:
+            await abort(context, NoOwnerError("not held here"))
         self.at_least = [position.offset for position in request.question.read.at_least]
         self.asked.set()
         while True:
@@ -92,8 +104,9 @@ class System:
             await worker.server.stop(None)
         await self.registry.close()
 
-    def ask(self, patience_s: float = PATIENCE_S) -> asyncio.Task[worker_pb2.Answer]:
+    def ask(self, patience_s: float = PATIENCE_S, on_stale: Any = 0) -> asyncio.Task[worker_pb2.Answer]:
         question = worker_pb2.Question(view="view", partition=0, key=b"k", topic="topic")
+        question.read.on_stale = on_stale
         return asyncio.create_task(self.router.ask(question, time.monotonic() + patience_s))
 
 
@@ -154,6 +167,64 @@ async def test_an_owner_that_nobody_reaches_is_told(system: System) -> None:
     await system.workers["a"].server.stop(None)
     with pytest.raises(UnreachableError):
         await system.ask(patience_s=0.3)
+
+
+# --- copies ---
+
+
+async def test_while_the_owner_is_away_a_copy_answers_at_once(system: System) -> None:
+    await system.own("a")
+    await system.workers["a"].server.stop(None)
+    system.workers["b"].has_copy = True
+    before = time.monotonic()
+    assert (await system.ask()).response == b"copy of b"
+    assert time.monotonic() - before < PATIENCE_S / 2
+    await system.own("b")
+    assert (await system.ask()).response == b"b"
+
+
+async def test_an_owner_that_says_it_is_none_may_have_a_copy(system: System) -> None:
+    """As one does whose lease cannot be renewed."""
+    await system.own("a")
+    system.workers["a"].epoch = 0  # what it answers as the owner is dropped
+    system.workers["a"].has_copy = True
+    assert (await system.ask()).response == b"copy of a"
+
+
+async def test_who_wants_the_owner_alone_waits_and_fails(system: System) -> None:
+    await system.own("a")
+    await system.workers["a"].server.stop(None)
+    system.workers["b"].has_copy = True
+    with pytest.raises(UnreachableError):
+        await system.ask(0.3, read_pb2.ON_STALE_FAIL)
+
+
+async def test_the_last_snapshot_answers_only_whom_anything_will_do_and_in_the_end(system: System) -> None:
+    with pytest.raises(NoOwnerError):
+        await system.ask(0.1)
+    with pytest.raises(NoOwnerError):
+        await system.ask(0.1, read_pb2.ON_STALE_FAIL)
+    before = time.monotonic()
+    assert (await system.ask(0.3, read_pb2.ON_STALE_RETURN)).response.startswith(b"stored by ")
+    assert time.monotonic() - before >= 0.3  # somebody might have answered from memory
+
+
+async def test_a_watch_goes_on_at_a_copy_until_there_is_an_owner(system: System) -> None:
+    await system.own("a")
+    watch = _watch(system)
+    assert await anext(watch) == b"a@0"
+    system.workers["b"].has_copy = True
+    system.workers["b"].offsets = [3]
+    await system.workers["a"].server.stop(None)
+    assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"b@3"
+    system.workers["b"].tell(4)
+    assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"b@4"
+    await system.own("b")
+    system.workers["b"].tell(5)
+    assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"b@5"
+
+
+# --- watches ---
 
 
 def _watch(system: System) -> AsyncIterator[bytes]:

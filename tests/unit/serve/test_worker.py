@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from aorist.errors import NoOwnerError
+from aorist.engine.stored import Stored
+from aorist.errors import NoOwnerError, RestoringError
 from aorist.position import ShardName
 from aorist.serve.errors import reason_of
 from aorist.serve.worker import WorkerService
@@ -95,7 +96,45 @@ async def test_a_standby_that_will_do_says_under_which_epoch_and_in_which_role()
     asked.standby_will_do = True
     (answer,) = await ask(asked, owned=False)
     header = WORLD.contract.GetThingResponse.FromString(answer.response).header
-    assert (answer.epoch, header.epoch, header.role) == (7, 7, read_pb2.ROLE_STANDBY)
+    assert (answer.epoch, header.epoch, header.role, header.stale) == (7, 7, read_pb2.ROLE_STANDBY, True)
+
+
+async def test_a_copy_does_not_deny_a_key() -> None:
+    asked = question("unknown")
+    asked.standby_will_do = True
+    assert _kinds(await ask(asked, owned=False)) == ["RESTORING"]
+
+
+async def test_an_owner_whose_lease_may_be_over_answers_as_a_copy() -> None:
+    def over() -> None:
+        raise NoOwnerError("the lease is over")
+
+    asked, listed = question("a"), question("", WORLD.contract.ListThingsRequest())
+    asked.standby_will_do = listed.standby_will_do = True
+    answer, page = await ask(asked, listed, check_lease=over)
+    header = WORLD.contract.GetThingResponse.FromString(answer.response).header
+    assert (header.role, header.stale) == (read_pb2.ROLE_STANDBY, True)
+    assert (page.page.header.role, page.page.header.stale) == (read_pb2.ROLE_STANDBY, True)
+
+
+async def test_the_store_answers_for_a_shard_that_is_not_held() -> None:
+    header = read_pb2.ReadHeader(role=read_pb2.ROLE_STORE, stale=True, lag_ms=5)
+
+    def stored(name: ShardName, key: bytes) -> Stored:
+        if name.partition == 3:
+            raise RestoringError("no snapshot yet")
+        return Stored(WORLD.contract.Thing(at=-1 if key == b"raises" else 9), header)
+
+    materializer = SimpleNamespace(shards={}, stored=stored, views={"thing": WORLD.view})
+    service = WorkerService(materializer, lambda: None)  # type: ignore[arg-type]
+    asked = [question("a"), question("raises"), question("b")]
+    asked[2].partition = 3
+    for one in asked:
+        one.store_will_do = True
+    answers = list((await service.ask(worker_pb2.AskRequest(questions=asked))).answers)
+    assert _kinds(answers) == ["response", "BUG", "RESTORING"]
+    got = WORLD.contract.GetThingResponse.FromString(answers[0].response)
+    assert (got.thing.id, got.thing.at, got.header) == ("a", 9, header)
 
 
 async def test_after_its_lease_an_owner_says_nothing_more() -> None:

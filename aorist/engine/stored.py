@@ -1,0 +1,41 @@
+"""The last durable snapshot of one key, for when nobody has it in memory."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from aorist.declare.view import View
+from aorist.errors import RestoringError
+from aorist.ports import EventLog, ShardRows, SnapshotStore
+from aorist.position import Partition
+from aorist.v1 import read_pb2
+
+
+class Stored(NamedTuple):
+    """A state, and how fresh it is."""
+
+    state: Any
+    header: read_pb2.ReadHeader
+
+
+def read_stored(view: View[Any], partition: Partition, key: bytes, store: SnapshotStore, events: EventLog) -> Stored:
+    """Blocks. The checkpoint is read before the row: every event below it is in rows, and the row can only be newer.
+
+    Raises RestoringError where there is no row (that a key is not known is for an owner to say), StoreUnavailableError,
+    LogUnavailableError, UnknownTopicError.
+    """
+    topic = events.describe(partition.topic)
+    rows = ShardRows(view.name, view.build, topic.id, partition.number)
+    checkpoint, row = store.read_checkpoint(rows), store.read_row(rows, key)
+    if row is None:
+        raise RestoringError(f"{view.name} has no snapshot of {key.decode(errors='replace')} yet")
+    offset = max(row.offset, checkpoint.next_offset - 1 if checkpoint else row.offset)
+    end = events.bounds(partition).end
+    header = read_pb2.ReadHeader(
+        epoch=row.epoch, role=read_pb2.ROLE_STORE, stale=True, lag_events=max(0, end - 1 - offset)
+    )
+    if checkpoint is not None:
+        header.lag_ms = max(0, time.time_ns() // 1_000_000 - checkpoint.time_us // 1000)
+    header.position.topic, header.position.partition, header.position.offset = *partition, offset
+    return Stored(view.codec.decode(row.state), header)

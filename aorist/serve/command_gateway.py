@@ -17,12 +17,12 @@ from aorist.errors import InvalidRequestError, Violation
 from aorist.failpoints import failpoint
 from aorist.ports import EventLog, NewRecord
 from aorist.serve.errors import bad_request
-from aorist.serve.rules import Rules
+from aorist.serve.rules import ItemRules, Rules
 from aorist.serve.transport import Listener
 from aorist.v1 import position_pb2
 
-BREATH = 100
-"""Samples of one batch that are checked before others get their turn: ~5 ms, the most that one robot holds up the rest."""
+BREATH = 200
+"""Samples of one batch that are checked before others get their turn: ~2 ms, the most that one robot holds up the rest."""
 
 MOST_ITEMS = 10_000
 """Of a batch. All of them may be refused, and the answer that names each has to fit into a message."""
@@ -83,10 +83,9 @@ class CommandStream:
     """
 
     def __init__(self, commands: Commands, command: Command, events: EventLog, max_skew_ms: int, limit: int) -> None:
-        assert command.shape.item is not None
         self._topic, self._record = commands.schema.topic.name, commands.schema.recorder()
         self._event_of, self._shape, self._events, self._limit = command.function, command.shape, events, limit
-        self._rules = Rules(command.shape.item, max_skew_ms)
+        self._rules = ItemRules(command.shape.request, command.shape.items, max_skew_ms)
 
     async def serve(self, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
         """One stream. An error of the log or in the requests ends it, after the acknowledgement of all before."""
@@ -122,27 +121,40 @@ class CommandStream:
                 wrong = f"is {request.sequence} after {last}: it must grow along a stream"
                 raise InvalidRequestError([Violation("sequence", wrong)])
             last = request.sequence
-            items = getattr(request, self._shape.items)
-            if len(items) > MOST_ITEMS:
-                wrong = f"{len(items)} in batch {last}, at most {MOST_ITEMS} are taken at once: send smaller batches"
+            count = len(getattr(request, self._shape.items))
+            if count > MOST_ITEMS:
+                wrong = f"{count} in batch {last}, at most {MOST_ITEMS} are taken at once: send smaller batches"
                 raise InvalidRequestError([Violation(self._shape.items, wrong)])
-            records, refused = await self._sort(items)
+            records, refused = await self._sort(request)
             size = max(request.ByteSize(), 1) + REFUSAL_BYTES * len(refused)
             await room.take(size)
             durable = asyncio.ensure_future(self._events.append(self._topic, records))  # taken in this order
             waiting.append(Batch(last, records, size, durable, refused))
             arrived.set()
 
-    async def _sort(self, items: Sequence[Message]) -> tuple[list[NewRecord], list[tuple[int, list[Violation]]]]:
-        records, refused = [], []
-        for index, item in enumerate(items):
-            if index % BREATH == BREATH - 1:
+    async def _sort(self, request: Any) -> tuple[list[NewRecord], list[tuple[int, list[Violation]]]]:
+        records: list[NewRecord] = []
+        refused: list[tuple[int, list[Violation]]] = []
+        for start, batch in self._breaths(request):
+            if start:
                 await asyncio.sleep(0)
-            if broken := self._rules.broken_by(item):
-                refused.append((index, broken))
-            else:
-                records.append(self._record(self._event_of(item)))
+            broken = self._rules.broken_in(batch)
+            good: Iterable[Any] = getattr(batch, self._shape.items)
+            if broken:
+                good = [item for index, item in enumerate(good) if index not in broken]
+                refused.extend((start + index, broken[index]) for index in sorted(broken))
+            records.extend([self._record(self._event_of(item)) for item in good])
         return records, refused
+
+    def _breaths(self, request: Any) -> Iterator[tuple[int, Any]]:
+        """Batches of the items of `request`, none larger than `BREATH`, each with the index of its first one there."""
+        name = self._shape.items
+        items = getattr(request, name)
+        if len(items) <= BREATH:
+            yield 0, request
+            return
+        for start in range(0, len(items), BREATH):
+            yield start, self._shape.request(**{name: items[start : start + BREATH]})
 
     def _acknowledge(self, batches: Sequence[Batch]) -> Message:
         shape = self._shape

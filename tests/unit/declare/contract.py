@@ -15,13 +15,14 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_tools import protoc
 
 from aorist.v1 import event_pb2, options_pb2, position_pb2, read_pb2
+from buf.validate import validate_pb2
 
 ROOT = Path(__file__).parents[3]
 
 IMPORTS = (ROOT / "proto", Path(grpc_tools.__file__).parent / "_proto", Path(sysconfig.get_path("purelib")))
 """Where aorist/v1, google/protobuf and google/rpc lie."""
 
-IMPORTED = (event_pb2, options_pb2, position_pb2, read_pb2, refusals)
+IMPORTED = (event_pb2, options_pb2, position_pb2, read_pb2, refusals, validate_pb2)
 """In the pool because they were imported, as in a domain file."""
 
 _numbers = itertools.count(1)
@@ -50,6 +51,11 @@ def compile_proto(body: str) -> Contract:
         source, compiled = Path(tmp, f"{package}.proto"), Path(tmp, "out.binpb")
         source.write_text(text)
         arguments = [f"-I{folder}" for folder in (tmp, *IMPORTS)]
+        known = Path(tmp, "validate.binpb")  # its text is in no wheel
+        files = (validate_pb2.DESCRIPTOR, *validate_pb2.DESCRIPTOR.dependencies)
+        protos = [descriptor_pb2.FileDescriptorProto.FromString(file.serialized_pb) for file in reversed(files)]
+        known.write_bytes(descriptor_pb2.FileDescriptorSet(file=protos).SerializeToString())
+        arguments.append(f"--descriptor_set_in={known}")
         failed = protoc.main(["protoc", *arguments, f"--descriptor_set_out={compiled}", source.name])
         assert not failed, "protoc refuses it, see above"
         (file,) = descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file

@@ -12,7 +12,7 @@ import pytest
 
 from aorist.errors import InvalidRequestError, LogUnavailableError
 from aorist.ports import NewRecord
-from aorist.serve.command_gateway import MOST_ITEMS, CommandStream
+from aorist.serve.command_gateway import BREATH, MOST_ITEMS, CommandStream
 from command_gateway.arms import arms
 from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.commands_pb2 import JointSample, StreamJointPositionsRequest
@@ -218,6 +218,17 @@ async def test_refused_samples_are_named_and_hold_up_nobody(log: Log, client: Cl
     (answer,) = client.answers
     assert [(refused.sequence, refused.index) for refused in answer.refused] == [(7, 1), (7, 3)]
     assert [v.field for v in answer.refused[0].violations.field_violations] == ["arm_id", "axes[1].axis"]
+
+
+async def test_in_a_large_batch_refused_samples_are_named_by_their_place_in_all_of_it(log: Log, client: Client) -> None:
+    bad = {0, BREATH - 1, BREATH, 2 * BREATH + 7}
+    samples = [sample("bad id" if index in bad else f"arm-{index}") for index in range(2 * BREATH + 10)]
+    await client.send_request(StreamJointPositionsRequest(sequence=1, samples=samples))
+    good = [s.arm_id.encode() for index, s in enumerate(samples) if index not in bad]
+    assert [record.key for record in log.appends[0][0]] == good
+    await log.take(0)
+    (answer,) = client.answers
+    assert [refused.index for refused in answer.refused] == sorted(bad)
 
 
 async def test_a_batch_without_any_good_sample_is_acknowledged_in_its_turn(log: Log, client: Client) -> None:

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from aorist.errors import InvalidRequestError, MisdeclaredError, Violation
-from aorist.serve.rules import Rules
+from aorist.serve.rules import ItemRules, Rules
 from fleet.arms.v1.axis_pb2 import AxisPosition
-from fleet.arms.v1.commands_pb2 import JointSample, ReportJointPositionsRequest
+from fleet.arms.v1.commands_pb2 import JointSample, ReportJointPositionsRequest, StreamJointPositionsRequest
 from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, ListArmPositionsRequest
 from tests.unit.declare.contract import compile_proto
 
@@ -142,3 +142,42 @@ def test_a_rule_on_the_wrong_field_is_refused_by_its_proto_file(message: str, sa
         Rules(NESTED.classes[message], SKEW_MS)
     assert str(refused.value).startswith(f"{NESTED.package}.proto: ")
     assert says in str(refused.value)
+
+
+def in_batch(*samples: JointSample) -> dict[int, list[Violation]]:
+    return ItemRules(StreamJointPositionsRequest, "samples", SKEW_MS).broken_in(
+        StreamJointPositionsRequest(samples=samples)
+    )
+
+
+def test_in_a_batch_each_item_breaks_what_it_would_break_by_itself() -> None:
+    good = report().sample
+    samples = [
+        good,
+        report("bad id", NOW_US * 1000, (40, math.nan), (40, 1.0)).sample,
+        good,
+        JointSample(),
+        report("a", 1, (3, 1.0), (3, 1.0)).sample,
+    ]
+    alone = Rules(JointSample, SKEW_MS)
+    assert in_batch(*samples) == {index: alone.broken_by(samples[index]) for index in (1, 3, 4)}
+    assert in_batch(good, good) == in_batch() == {}
+
+
+RULED = compile_proto("""
+    message Item {
+      option (buf.validate.message).cel = { id: "even", message: "must be even", expression: "this.number % 2 == 0" };
+      int32 number = 1;
+    }
+    message Batch {
+      option (buf.validate.message).cel = { id: "never", message: "never right", expression: "this.sequence < 0" };
+      int64 sequence = 1 [(buf.validate.field).int64.gt = 1000];
+      repeated Item items = 2 [(buf.validate.field).repeated.max_items = 2];
+    }
+""")
+
+
+def test_an_item_as_a_whole_may_break_a_rule_and_those_of_the_batch_are_nobodys_fault() -> None:
+    items = [RULED.Item(number=number) for number in (1, 2, 3)]
+    broken = ItemRules(RULED.Batch, "items", SKEW_MS).broken_in(RULED.Batch(items=items))
+    assert broken == {index: [Violation("", "must be even")] for index in (0, 2)}

@@ -4,6 +4,7 @@ from aorist.declare.commands import Commands
 from aorist.declare.given import given
 from aorist.declare.project import Project, find_root, load_project
 from aorist.declare.queries import Queries
+from aorist.declare.restating import restating
 from aorist.declare.view import Codec, View
 
-__all__ = ["Codec", "Commands", "Project", "Queries", "View", "find_root", "given", "load_project"]
+__all__ = ["Codec", "Commands", "Project", "Queries", "View", "find_root", "given", "load_project", "restating"]

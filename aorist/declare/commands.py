@@ -15,8 +15,10 @@ from google.protobuf.message import Message
 
 from aorist.declare.descriptors import Descriptor, MethodDescriptor, class_of
 from aorist.declare.handlers import message_type, misdeclared, place_here, place_of, signature_of
+from aorist.declare.restating import Restating
 from aorist.declare.schema import field_of_type, schema_of, service_named
 from aorist.errors import MisdeclaredError
+from aorist.ports import NewRecord
 from aorist.v1 import position_pb2
 
 Handler = TypeVar("Handler", bound=Callable[..., Message])
@@ -70,8 +72,18 @@ class Commands:
         return self._add(handler, streamed=False)
 
     def stream(self, handler: Handler) -> Handler:
-        """Handles each item of a stream of batches: `def changed(sample: JointSample) -> JointPositionsChanged`."""
+        """Handles each item of a stream of batches: `def changed(sample: JointSample) -> JointPositionsChanged`.
+
+        Where the event says just what was asked: `changed = arms.stream(restating(JointSample, JointPositionsChanged))`.
+        """
         return self._add(handler, streamed=True)
+
+    def recorder(self, command: Command) -> Callable[[Any], NewRecord]:
+        """Function from what was asked, already checked, to the record of the event that its handler makes of it."""
+        handler, record = command.function, self.schema.recorder()
+        if isinstance(handler, Restating):
+            return self.schema.restater(handler.asked, handler.event)
+        return lambda asked: record(handler(asked))
 
     def complete(self) -> None:
         """Raises MisdeclaredError for a command without handler. The loader calls it after the import of each role file."""
@@ -84,9 +96,7 @@ class Commands:
                 )
 
     def _add(self, handler: Handler, *, streamed: bool) -> Handler:
-        takes, gives = signature_of(handler, "sample" if streamed else "ask")
-        taken = message_type(handler, takes[0], "parameter")
-        event = message_type(handler, gives, "result")
+        taken, event = _signature(handler, "sample" if streamed else "ask")
         if event not in self.schema.events:
             known = ", ".join(e.__name__ for e in self.schema.events)
             misdeclared(
@@ -107,6 +117,13 @@ class Commands:
             misdeclared(handler, f"{shape.method.name} already has a handler, {other}: remove one of them")
         self.commands[shape.method.name] = Command(handler, shape)
         return handler
+
+
+def _signature(handler: Callable[..., Message], name: str) -> tuple[type[Message], type[Message]]:
+    if isinstance(handler, Restating):
+        return handler.asked, handler.event
+    takes, gives = signature_of(handler, name)
+    return message_type(handler, takes[0], "parameter"), message_type(handler, gives, "result")
 
 
 def _shape(method: MethodDescriptor) -> CommandShape:

@@ -49,12 +49,12 @@ def serve_commands(
 
 
 def _unary(commands: Commands, command: Command, events: EventLog, max_skew_ms: int) -> Any:
-    topic, record, shape = commands.schema.topic.name, commands.schema.recorder(), command.shape
+    topic, record, shape = commands.schema.topic.name, commands.recorder(command), command.shape
     rules = Rules(shape.request, max_skew_ms)
 
     async def handle(request: Message) -> Message:
         rules.check(request)
-        new = record(command.function(request))
+        new = record(request)
         offsets = await events.append(topic, [new])
         failpoint("after_append")
         response = shape.response()
@@ -83,8 +83,8 @@ class CommandStream:
     """
 
     def __init__(self, commands: Commands, command: Command, events: EventLog, max_skew_ms: int, limit: int) -> None:
-        self._topic, self._record = commands.schema.topic.name, commands.schema.recorder()
-        self._event_of, self._shape, self._events, self._limit = command.function, command.shape, events, limit
+        self._topic, self._record = commands.schema.topic.name, commands.recorder(command)
+        self._shape, self._events, self._limit = command.shape, events, limit
         self._rules = ItemRules(command.shape.request, command.shape.items, max_skew_ms)
 
     async def serve(self, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
@@ -143,7 +143,7 @@ class CommandStream:
             if broken:
                 good = [item for index, item in enumerate(good) if index not in broken]
                 refused.extend((start + index, broken[index]) for index in sorted(broken))
-            records.extend([self._record(self._event_of(item)) for item in good])
+            records.extend(map(self._record, good))
         return records, refused
 
     def _breaths(self, request: Any) -> Iterator[tuple[int, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 SWITCH_S = 0.0005
 """How long the fold thread keeps the interpreter while the loop wants it: the default of 5 ms would be each query's delay."""
 
+COLLECT_AFTER = (100_000, 10, 10)
+"""Python looks for cycles after every 700 new objects, at a gateway every few calls, among what is in flight and holds none. With rounds
+this far apart, and what was loaded at the start left out of them, unary commands go from 9.6 to 10.1 k/s per core, their p99 from 24 to
+12 ms. Cycles are rare here (errors with their tracebacks, ended streams). A process that makes nothing but cycles of 1 kB, some of them
+kept for a while, swings by 75 MB and does not grow."""
+
 MOST_STALLED = 1024
 """Threads at hand for what blocks, made when needed. The native transport blocks one for each stream whose client does not read (for a
 watch: at the gateway and at the worker). With Python's default of a few, claims, checkpoints and a stop would wait for such clients."""
@@ -52,7 +59,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
 
     Raises AoristError when it cannot start; so do all below.
     """
-    _set_up_threads()
+    _set_up_process()
     if not project.topics():
         raise SettingError(
             f"{project.root.name} declares nothing to serve: name its role folders under [roles] of aorist.toml"
@@ -85,7 +92,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
 
 async def serve_command_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
     """Command services on Kafka. Any number of them may run side by side."""
-    _set_up_threads()
+    _set_up_process()
     async with AsyncExitStack() as stack:
         events = open_log(settings)
         stack.callback(events.close)
@@ -97,7 +104,7 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
 
 async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
     """Query services, routed by etcd. Any number of them may run side by side."""
-    _set_up_threads()
+    _set_up_process()
     async with AsyncExitStack() as stack:
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
@@ -110,7 +117,7 @@ async def serve_materializer(
     project: Project, views: Sequence[str], settings: Settings, on_ready: OnReady, stop: asyncio.Event
 ) -> None:
     """A worker for `views` on Kafka, Cassandra and etcd. `on_ready` gets its address once it answers for all that it should own."""
-    _set_up_threads()
+    _set_up_process()
     async with AsyncExitStack() as stack:
         events, store = open_log(settings), open_store(settings)
         stack.callback(events.close)
@@ -133,8 +140,11 @@ async def serve_materializer(
             log.info("stopping: draining, then a last checkpoint")
 
 
-def _set_up_threads() -> None:
-    """Of the running loop and its process."""
+def _set_up_process() -> None:
+    """Threads and garbage of the running loop and its process. Everything is imported and declared by now."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
     sys.setswitchinterval(SWITCH_S)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MOST_STALLED, "aorist"))
 

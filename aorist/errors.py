@@ -33,6 +33,12 @@ class MisdeclaredError(AoristError):
     reason = "MISDECLARED"
 
 
+class FoldCheckError(AoristError):
+    """A fold is not repeatable. Tells the shortest counterexample that was found: events, what was done, both states."""
+
+    reason = "FOLD_CHECK"
+
+
 class SettingError(AoristError):
     """A setting has a value it cannot have, or is not known."""
 

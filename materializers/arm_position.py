@@ -41,7 +41,13 @@ def unpack(message: ArmPosition) -> Arm:
 
 
 # region view
-arm_position = View("arm_position", events=ArmEvent, state=Arm, codec=Codec.through(ArmPosition, pack, unpack))
+arm_position = View(
+    "arm_position",
+    events=ArmEvent,
+    state=Arm,
+    codec=Codec.through(ArmPosition, pack, unpack),
+    ordered_by="sampled_at_us",
+)
 
 
 @arm_position.apply

@@ -1,5 +1,6 @@
 """What engineers declare entities with. One file per domain in each role folder; everything is checked at import."""
 
+from aorist.declare.check_fold import check_fold
 from aorist.declare.commands import Commands
 from aorist.declare.given import given
 from aorist.declare.project import Project, find_root, load_project
@@ -7,4 +8,15 @@ from aorist.declare.queries import Queries
 from aorist.declare.restating import restating
 from aorist.declare.view import Codec, View
 
-__all__ = ["Codec", "Commands", "Project", "Queries", "View", "find_root", "given", "load_project", "restating"]
+__all__ = [
+    "Codec",
+    "Commands",
+    "Project",
+    "Queries",
+    "View",
+    "check_fold",
+    "find_root",
+    "given",
+    "load_project",
+    "restating",
+]

@@ -215,6 +215,15 @@ def check_key_field(descriptor: Descriptor, name: str, role: str, like: type[Mes
         )
 
 
+def check_whole_field(descriptor: Descriptor, name: str, role: str) -> None:
+    """Raises MisdeclaredError, which begins with `role`, unless `descriptor` has a single whole-number field `name`."""
+    field = descriptor.fields_by_name.get(name)
+    if field is None or field.is_repeated or field.cpp_type not in _WHOLE:
+        raise MisdeclaredError(
+            f"{role} names `{name}`, which is no single whole number of {descriptor.name}: correct the name"
+        )
+
+
 def set_key_field(message: Message, name: str, text: str) -> None:
     """Sets field `name`, text or whole number, from its text in a key."""
     setattr(message, name, text if isinstance(getattr(message, name), str) else int(text))

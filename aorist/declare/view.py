@@ -28,7 +28,7 @@ from aorist.declare.handlers import (
     signature_of,
 )
 from aorist.declare.queries import QueryShape, methods_answered_by, shape_of
-from aorist.declare.schema import EventSchema, schema_of
+from aorist.declare.schema import EventSchema, check_whole_field, schema_of
 from aorist.errors import MisdeclaredError
 
 S = TypeVar("S")
@@ -68,6 +68,10 @@ class View(Generic[S]):
     state: a protobuf message, or a dataclass with slots and `codec` (folds twice as fast); made without arguments for a new key.
     ignores: events that mean nothing to it, named so that a forgotten one is an error.
     build: raise it by one when `apply` or the state changed meaning: the view is then folded anew into rows of its own.
+    ordered_by: the field of its events, such as `sampled_at_us`, by whose order it folds: what is older than what it knows changes
+    nothing. Say so where robots may send an event again that is long past; `check_fold` holds the view to it. Two events of one key and
+    one time are taken to be the same event.
+    examples: events that `check_fold` uses, for their types, in place of those that it makes up; for contracts whose rules it cannot read.
     """
 
     def __init__(
@@ -79,6 +83,8 @@ class View(Generic[S]):
         codec: Codec[S] | None = None,
         ignores: Sequence[type[Message]] = (),
         build: int = 1,
+        ordered_by: str = "",
+        examples: Sequence[Message] = (),
     ) -> None:
         self.place = f"{place_here()}: view `{name}`"
         """Where it is declared, for messages."""
@@ -92,7 +98,9 @@ class View(Generic[S]):
         self.handlers: dict[str, Callable[[S, Any], None]] = {}
         self.queries: dict[str, Query] = {}
         self.ignored = {self._event_field(event, f"{self.place}: ignores") for event in ignores}
+        self.ordered_by, self.examples = ordered_by, tuple(examples)
         self._check_state()
+        self._check_events()
 
     # --- declaring ---
 
@@ -217,3 +225,10 @@ class View(Generic[S]):
             raise MisdeclaredError(
                 f"{self.place}: decode(encode(...)) of a new {self.state.__name__} is not equal to it: correct its codec"
             )
+
+    def _check_events(self) -> None:
+        for event, field in self.schema.events.items():
+            if self.ordered_by and field not in self.ignored:
+                check_whole_field(event.DESCRIPTOR, self.ordered_by, f"{self.place}: ordered_by")
+        for example in self.examples:
+            self._event_field(type(example), f"{self.place}: examples")

@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_tools import protoc
 
 from aorist.v1 import event_pb2, options_pb2, position_pb2, read_pb2
-from buf.validate import validate_pb2
+from hatch_build import imports as from_wheels
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,12 +50,8 @@ def compile_proto(body: str) -> Contract:
     with tempfile.TemporaryDirectory() as tmp:
         source, compiled = Path(tmp, f"{package}.proto"), Path(tmp, "out.binpb")
         source.write_text(text)
-        arguments = [f"-I{folder}" for folder in (tmp, *IMPORTS)]
-        known = Path(tmp, "validate.binpb")  # its text is in no wheel
-        files = (validate_pb2.DESCRIPTOR, *validate_pb2.DESCRIPTOR.dependencies)
-        protos = [descriptor_pb2.FileDescriptorProto.FromString(file.serialized_pb) for file in reversed(files)]
-        known.write_bytes(descriptor_pb2.FileDescriptorSet(file=protos).SerializeToString())
-        arguments.append(f"--descriptor_set_in={known}")
+        (known := Path(tmp, "imports.binpb")).write_bytes(from_wheels().SerializeToString())
+        arguments = [f"-I{folder}" for folder in (tmp, *IMPORTS)] + [f"--descriptor_set_in={known}"]
         failed = protoc.main(["protoc", *arguments, f"--descriptor_set_out={compiled}", source.name])
         assert not failed, "protoc refuses it, see above"
         (file,) = descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_type
 
-from aorist.declare import Codec, Commands, Project, Queries, View, find_root, given, load_project
+from aorist.declare import Codec, Commands, Project, Queries, View, check_fold, find_root, given, load_project
+from aorist.declare.check_fold import Checked
 from aorist.declare.given import Asked, Given
 from fleet.arms.v1.commands_pb2 import JointSample
 from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
@@ -90,6 +91,9 @@ assert_type(given(view).ask(GetArmPositionRequest()), Asked)
 given(view, [1])  # type: ignore[list-item]
 given(view).ask("arm")  # type: ignore[arg-type]
 given(view).ask(GetArmPositionRequest()).then(None)  # type: ignore[arg-type]
+
+assert_type(check_fold(view, examples=5), Checked)
+check_fold("view")  # type: ignore[arg-type]
 
 project = load_project(Path())
 assert_type(project, Project)

@@ -249,6 +249,8 @@ class Shard:
 
     def check_held(self) -> None:
         """Raises what keeps this shard from answering at all."""
+        if self.phase is Phase.SERVING:
+            return
         if self.phase is Phase.CLOSED:
             raise NoOwnerError(f"{self.name} is not held here any more")
         if not self._serves():

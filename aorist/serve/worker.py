@@ -54,16 +54,16 @@ class WorkerService:
 
     async def ask(self, request: worker_pb2.AskRequest) -> worker_pb2.AskResponse:
         """All answers, in order. Those that ask for more than there is wait for it, side by side; all others are given at once."""
-        late = {
-            index: self._wait_and_answer(question)
-            for index, question in enumerate(request.questions)
-            if question.store_will_do or (question.HasField("read") and self._is_late(question))
-        }
-        if not late:
-            return worker_pb2.AskResponse(answers=[self._answer(q, stale=False) for q in request.questions])
-        at_once = {i: self._answer(q, stale=False) for i, q in enumerate(request.questions) if i not in late}
-        answers = at_once | dict(zip(late, await asyncio.gather(*late.values()), strict=True))
-        return worker_pb2.AskResponse(answers=[answers[index] for index in range(len(request.questions))])
+        response, late = worker_pb2.AskResponse(), []
+        for question in request.questions:
+            answer = response.answers.add()  # filled in place: to put them together afterwards would copy each
+            if question.store_will_do or (question.HasField("read") and self._is_late(question)):
+                late.append(self._wait_and_answer(question, answer))
+            else:
+                self._answer(question, answer, stale=False)
+        if late:
+            await asyncio.gather(*late)
+        return response
 
     def _is_late(self, question: worker_pb2.Question) -> bool:
         """Whether it asks for more than there is."""
@@ -73,28 +73,30 @@ class WorkerService:
         shard = self._materializer.shards.get(ShardName(question.view, question.partition))
         return shard is not None and not shard.is_fresh(read)
 
-    async def _wait_and_answer(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+    async def _wait_and_answer(self, question: worker_pb2.Question, answer: worker_pb2.Answer) -> None:
         try:
             if question.store_will_do:
-                return await self._answer_from_store(question)
+                await self._answer_from_store(question, answer)
+                return
             shard = self._materializer.shard(ShardName(question.view, question.partition))
-            return self._answer(question, stale=await shard.fresh(question.read, question.timeout_ms / 1000))
+            stale = await shard.fresh(question.read, question.timeout_ms / 1000)
         except Exception as error:  # noqa: BLE001  # the store's answers go through domain code, too
-            return _failure(error, question)
+            _fail(answer, error, question)
+        else:
+            self._answer(question, answer, stale=stale)
 
-    async def _answer_from_store(self, question: worker_pb2.Question) -> worker_pb2.Answer:
+    async def _answer_from_store(self, question: worker_pb2.Question, answer: worker_pb2.Answer) -> None:
         name = ShardName(question.view, question.partition)
         stored = await asyncio.to_thread(self._materializer.stored, name, question.key)
         view = self._materializer.views[name.view]
         query, ask = _query(view, question)
-        response = query.function(stored.state, ask)
-        return worker_pb2.Answer(response=_completed(response, query, view, question.key, stored.header))
+        answer.response = _completed(query.function(stored.state, ask), query, view, question.key, stored.header)
 
-    def _answer(self, question: worker_pb2.Question, *, stale: bool) -> worker_pb2.Answer:
+    def _answer(self, question: worker_pb2.Question, answer: worker_pb2.Answer, *, stale: bool) -> None:
+        """Fills in `answer`."""
         try:
             shard, query, ask = self._find(question)
             self._check_role(shard, question)  # half restored, it would not know keys that it has
-            answer = worker_pb2.Answer()
             answer.epoch = shard.epoch
             try:
                 if query.shape.kind == "list":
@@ -105,9 +107,8 @@ class WorkerService:
             except UnknownKeyError as error:  # is an answer: another owner may know the key by now
                 answer.error.CopyFrom(status_of(error))
             self._check_role(shard, question)
-            return answer
         except Exception as error:  # noqa: BLE001  # a handler is domain code; others travel with this question
-            return _failure(error, question)
+            _fail(answer, error, question)
 
     async def watch(self, request: worker_pb2.WatchRequest) -> AsyncIterator[worker_pb2.WatchResponse]:
         """Now, then whenever the key changes. What changes while the last answer is on its way is conflated into the next."""
@@ -144,11 +145,12 @@ class WorkerService:
         return shard, *_query(shard.view, question)
 
 
-def _failure(error: Exception, question: worker_pb2.Question) -> worker_pb2.Answer:
+def _fail(answer: worker_pb2.Answer, error: Exception, question: worker_pb2.Question) -> None:
     if not isinstance(error, AoristError):
         log.error("a query failed in a way it should not", request=question.request_type, exc_info=error)
         error = BugError(f"{type(error).__name__}: see the server's log")
-    return worker_pb2.Answer(error=status_of(error))
+    answer.Clear()  # what is not ours to say any more, and under which epoch
+    answer.error.CopyFrom(status_of(error))
 
 
 def _query(view: View[Any], question: worker_pb2.Question) -> tuple[Query, Message]:

@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_tools import protoc
 
 from aorist.v1 import event_pb2, options_pb2, position_pb2, read_pb2
+from buf.validate import validate_pb2
 from hatch_build import imports as from_wheels
 
 ROOT = Path(__file__).parents[3]

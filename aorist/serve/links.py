@@ -74,11 +74,12 @@ class Worker:
         answer = await self._enqueue((shard, at_once, 0, self._loop.create_future()))
         if reason_of(answer.error) not in (StaleError.reason, HaltedError.reason):
             return answer
-        alone: Asked = (shard, question, deadline, self._loop.create_future())  # may be good enough for `on_stale`
-        sending = self._loop.create_task(self._send([alone]))
-        self._alone[sending] = [alone]
+        alone: Answering = self._loop.create_future()
+        asked = [(shard, question, deadline, alone)]  # what there is may be good enough for `on_stale`
+        sending = self._loop.create_task(self._send(asked))
+        self._alone[sending] = asked
         try:
-            return await alone[-1]
+            return await alone
         finally:
             del self._alone[sending]
             sending.cancel()

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from aorist.declare.queries import Queries, QueryShape
 from aorist.declare.schema import EventSchema
 from aorist.errors import AoristError, InvalidRequestError, StaleError, Violation
-from aorist.position import ShardName
+from aorist.position import ShardName, partition_of
 from aorist.serve.errors import RelayedError, reason_of
 from aorist.serve.routing import Router
 from aorist.serve.rules import Rules
@@ -50,23 +50,23 @@ class Gateway:
 
     def __init__(self, shape: QueryShape, schema: EventSchema, router: Router, limits: Limits) -> None:
         self._shape, self._router, self._limits = shape, router, limits
+        self._view, self._read, self._max_wait_s = shape.view, shape.read, limits.max_wait_ms / 1000
         self._rules = Rules(shape.request, max_skew_ms=0)
         self._key_of, self._partition_for = schema.key_of(), schema.partition_for()
+        self._placed_by_key = schema.partition_by == schema.key
         self._request_type = shape.request.DESCRIPTOR.full_name
         self._topic, self._partitions = schema.topic.name, schema.topic.partitions
 
     async def get(self, request: Any) -> bytes:
         """One key: the owner's answer, passed on as it is."""
         self._rules.check(request)
-        answer = await self._router.ask(
-            self._question(request, self._partition_for(request), self._key_of(request)), self._deadline(request)
-        )
+        answer = await self._router.ask(self._about_key(request), self._deadline(request))
         return answer.response
 
     async def watch(self, request: Any) -> AsyncIterator[bytes]:
         """One key, now and on."""
         self._rules.check(request)
-        question = self._question(request, self._partition_for(request), self._key_of(request))
+        question = self._about_key(request)
         interval_ms = request.min_interval_ms if self._shape.interval else 0
         async for response in self._router.watch(question, interval_ms, self._deadline(request) - time.monotonic()):
             yield response
@@ -125,21 +125,26 @@ class Gateway:
                 wrong = "is empty: pass on the position as a command answered it"
                 raise InvalidRequestError([Violation(f"{self._shape.read}.at_least[{index}].topic", wrong)])
 
+    def _about_key(self, request: Any) -> worker_pb2.Question:
+        key = self._key_of(request)
+        partition = partition_of(key, self._partitions) if self._placed_by_key else self._partition_for(request)
+        return self._question(request, partition, key)
+
     def _question(self, request: Any, partition: int, key: bytes) -> worker_pb2.Question:
         return worker_pb2.Question(
-            view=self._shape.view,
+            view=self._view,
             topic=self._topic,
             partition=partition,
             request_type=self._request_type,
             request=request.SerializeToString(),
             key=key,
-            read=getattr(request, self._shape.read) if request.HasField(self._shape.read) else None,
+            read=getattr(request, self._read) if request.HasField(self._read) else None,
         )
 
     def _deadline(self, request: Any) -> float:
-        if not request.HasField(self._shape.read):
-            return time.monotonic() + self._limits.max_wait_ms / 1000
-        read: read_pb2.ReadOptions = getattr(request, self._shape.read)
+        if not request.HasField(self._read):
+            return time.monotonic() + self._max_wait_s
+        read: read_pb2.ReadOptions = getattr(request, self._read)
         if read.at_least:
             self._check_positions(read)
         wait_ms = read.max_wait_ms if read.HasField("max_wait_ms") else self._limits.max_wait_ms

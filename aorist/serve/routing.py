@@ -80,8 +80,8 @@ class Router:
             if owner != self.ownership.claims.get(shard) or not owner_until:
                 owner, owner_until = self.ownership.claims.get(shard), time.monotonic() + OWNER_FIRST_S
             try:
-                claim = self._claim(shard)
-                answer = await self._worker(claim).ask(shard, question, deadline)
+                claim, worker = self._owner(shard)
+                answer = await worker.ask(shard, question, deadline)
                 failed = answer.HasField("error")
                 if not failed and answer.epoch >= claim.epoch:
                     return answer
@@ -159,8 +159,8 @@ class Router:
     ) -> AsyncGenerator[worker_pb2.WatchResponse, None]:
         """What the owner says until it is none any more; then, for a while, what a copy says. Raises what the owner did."""
         try:
-            claim = self._claim(shard)
-            async with aclosing(self._until_moved(shard, self._worker(claim), request)) as answers:
+            claim, worker = self._owner(shard)
+            async with aclosing(self._until_moved(shard, worker, request)) as answers:
                 async for answer in answers:
                     if answer.epoch >= claim.epoch:
                         yield answer
@@ -235,14 +235,12 @@ class Router:
 
         return list(await asyncio.gather(*(one(m.name, m.address) for m in self.ownership.members.values())))
 
-    def _claim(self, shard: ShardName) -> Claim:
-        claim = self.ownership.claims.get(shard)
-        if claim is None or claim.member not in self.ownership.members:
+    def _owner(self, shard: ShardName) -> tuple[Claim, Worker]:
+        ownership = self.ownership
+        claim = ownership.claims.get(shard)
+        if claim is None or claim.member not in ownership.members:
             raise NoOwnerError(f"nobody owns {shard} right now")
-        return claim
-
-    def _worker(self, claim: Claim) -> Worker:
-        return self._worker_at(self.ownership.members[claim.member].address)
+        return claim, self._worker_at(ownership.members[claim.member].address)
 
     def _worker_at(self, address: str) -> Worker:
         worker = self._workers.get(address)

@@ -14,6 +14,7 @@ from protovalidate import Validator
 
 from aorist.declare.descriptors import Descriptor, FieldDescriptor
 from aorist.errors import InvalidRequestError, MisdeclaredError, Violation
+from aorist.serve.plain_rules import plainly_kept
 from aorist.v1 import options_pb2
 
 Check = Callable[[Any, int], Sequence[Violation]]
@@ -31,6 +32,7 @@ class Rules:
     def __init__(self, message: type[Message], max_skew_ms: int) -> None:
         self._checks = _checks_of(message.DESCRIPTOR, max_skew_ms, {})
         self._max_skew_ms = max_skew_ms
+        self._plainly_kept = None if self._checks else plainly_kept(message.DESCRIPTOR)
 
     def broken_by(self, message: Message) -> list[Violation]:
         """Every rule that `message` breaks."""
@@ -42,6 +44,8 @@ class Rules:
 
     def check(self, message: Message) -> None:
         """Raises InvalidRequestError with all of them."""
+        if self._plainly_kept is not None and self._plainly_kept(message):
+            return
         if broken := self.broken_by(message):
             raise InvalidRequestError(broken)
 

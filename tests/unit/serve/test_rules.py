@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 
 import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from aorist.errors import InvalidRequestError, MisdeclaredError, Violation
+from aorist.serve.plain_rules import plainly_kept
 from aorist.serve.rules import ItemRules, Rules
+from aorist.v1.read_pb2 import ReadOptions
+from buf.validate import validate_pb2
+from buf.validate.validate_pb2 import FieldRules, RepeatedRules, StringRules, UInt32Rules
 from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.commands_pb2 import JointSample, ReportJointPositionsRequest, StreamJointPositionsRequest
-from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, ListArmPositionsRequest
+from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, ListArmPositionsRequest, WatchArmPositionRequest
 from tests.unit.declare.contract import compile_proto
 
 NOW_US = time.time_ns() // 1000
 SKEW_MS = 5000
+_numbers = itertools.count(1)
 
 
 def report(arm: str = "arm-1", at: int = NOW_US, *axes: tuple[int, float]) -> ReportJointPositionsRequest:
@@ -181,3 +191,63 @@ def test_an_item_as_a_whole_may_break_a_rule_and_those_of_the_batch_are_nobodys_
     items = [RULED.Item(number=number) for number in (1, 2, 3)]
     broken = ItemRules(RULED.Batch, "items", SKEW_MS).broken_in(RULED.Batch(items=items))
     assert broken == {index: [Violation("", "must be even")] for index in (0, 2)}
+def kept(request: Message) -> bool:
+    sure = plainly_kept(request.DESCRIPTOR)
+    assert sure is not None
+    return sure(request)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GetArmPositionRequest(),
+        GetArmPositionRequest(arm_id="a"),
+        GetArmPositionRequest(arm_id="a", read=ReadOptions(max_wait_ms=1)),
+        ListArmPositionsRequest(),
+        ListArmPositionsRequest(page_size=1000),
+        ListArmPositionsRequest(page_size=1001),
+        WatchArmPositionRequest(arm_id="a", min_interval_ms=3_600_000),
+        WatchArmPositionRequest(arm_id="a", min_interval_ms=3_600_001),
+        WatchArmPositionRequest(min_interval_ms=1),
+    ],
+    ids=lambda request: f"{request.DESCRIPTOR.name}({str(request)!r})",
+)
+def test_plain_rules_mean_what_protovalidate_means(request_: Message) -> None:
+    assert kept(request_) == (Rules(type(request_), 0).broken_by(request_) == [])
+
+
+def ruled(rules: FieldRules, kind: int = FieldDescriptorProto.TYPE_STRING, *, repeated: bool = False) -> type[Message]:
+    """A message with one field, which has `rules`."""
+    name = f"ruled{next(_numbers)}"
+    label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
+    one = FieldDescriptorProto(name="one", number=1, type=kind, label=label)  # type: ignore[arg-type]
+    one.options.Extensions[validate_pb2.field].CopyFrom(rules)
+    file = FileDescriptorProto(name=f"{name}.proto", package=name, syntax="proto3")
+    file.dependency.append(validate_pb2.DESCRIPTOR.name)
+    file.message_type.add(name="Ruled").field.append(one)
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    return GetMessageClass(pool.FindMessageTypeByName(f"{name}.Ruled"))
+
+
+@pytest.mark.parametrize("text", ["", "a", "ab", "\u00e9", "\u00e9\u00e9", "\U0001f916", "\U0001f916a"])
+def test_the_length_of_a_text_is_counted_as_protovalidate_counts(text: str) -> None:
+    message = ruled(FieldRules(string=StringRules(min_len=2)))
+    assert kept(message(one=text)) == (Rules(message, 0).broken_by(message(one=text)) == [])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ruled(FieldRules(string=StringRules(min_len=2, pattern="^a"))),
+        ruled(FieldRules(string=StringRules(min_len=2), required=True)),
+        ruled(FieldRules(string=StringRules(min_len=2), ignore=validate_pb2.IGNORE_IF_ZERO_VALUE)),
+        ruled(FieldRules(string=StringRules(max_len=2))),
+        ruled(FieldRules(uint32=UInt32Rules(lte=7, gte=2)), FieldDescriptorProto.TYPE_UINT32),
+        ruled(FieldRules(repeated=RepeatedRules(min_items=1)), repeated=True),
+        ReportJointPositionsRequest,
+    ],
+    ids=["another beside it", "required", "ignored when zero", "another", "two of a number", "repeated", "within"],
+)
+def test_rules_that_are_not_plain_are_left_to_protovalidate(message: type[Message]) -> None:
+    assert plainly_kept(message.DESCRIPTOR) is None

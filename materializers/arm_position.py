@@ -27,9 +27,10 @@ class Arm:
     axes: dict[int, Axis] = field(default_factory=dict)
 
 
-def pack(arm: Arm) -> ArmPosition:
-    message = ArmPosition()
-    add = message.axes.add  # filled in place, an answer costs half of what lists and named arguments do
+def pack(arm: Arm, message: ArmPosition | None = None) -> ArmPosition:
+    """Into `message`, or into a new one. Filled in place, an answer costs half of what lists and named arguments do."""
+    message = ArmPosition() if message is None else message
+    add = message.axes.add
     for number, axis in sorted(arm.axes.items()):
         reading = add()
         reading.axis, reading.position, reading.sampled_at_us = number, axis.position, axis.sampled_at_us
@@ -63,7 +64,9 @@ def moved(arm: Arm, event: JointPositionsChanged) -> None:
 
 @arm_position.get
 def get(arm: Arm, ask: GetArmPositionRequest) -> GetArmPositionResponse:
-    return GetArmPositionResponse(arm=pack(arm))
+    response = GetArmPositionResponse()
+    pack(arm, response.arm)
+    return response
 
 
 @arm_position.list

@@ -49,6 +49,9 @@ class QueryShape:
         """Sets the fields of `answer` (of an item, in lists) that are marked as key."""
         if self.keyed:
             target = getattr(answer, self.keyed_part) if self.keyed_part else answer
+            if len(key_fields) == 1:
+                set_key_field(target, self.keyed[0], key.decode())
+                return
             texts = decode_key(key, len(key_fields))
             for name in self.keyed:
                 set_key_field(target, name, texts[key_fields.index(name)])

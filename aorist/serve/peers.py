@@ -77,7 +77,7 @@ class Peers:
     async def _listen(self, member: Member) -> None:
         """Suspects only whom it has heard before: of others the lease decides."""
         request = peer_pb2.HeartbeatRequest(interval_ms=int(self._interval_s * 1000))
-        heard, suspected, patience_s, lost_at = False, False, 0.0, 0.0  # lost_at: since when it is not heard; 0: it is
+        heard, suspected, called_again, patience_s = False, False, False, 0.0
         async with grpc.aio.insecure_channel(member.address, options=OPTIONS) as channel:
             stub = peer_pb2_grpc.PeerServiceStub(channel)
             while True:
@@ -90,16 +90,16 @@ class Peers:
                             patience_s = min(2 * patience_s + self._silence_s, MOST_PATIENCE_S)
                         elif time.monotonic() - began > CALM_S:
                             patience_s = 0.0
-                        heard, suspected, lost_at = True, False, 0.0
+                        heard, suspected, called_again = True, False, False
                     why = f"silent for {self._silence_s + patience_s:g} s"
                 except grpc.aio.AioRpcError as error:
                     why = f"{error.code().name}: {error.details()}"
-                    if not lost_at:
-                        lost_at = time.monotonic()
+                    if heard and not called_again:
+                        called_again = True
                         continue  # a connection may break and the process live: it is called once more, at once
                 finally:
                     beats.cancel()
-                if heard and not suspected and time.monotonic() >= lost_at + patience_s:
+                if heard and not suspected:
                     suspected = True
                     log.warning("member is suspect", member=member.name, problem=why)
                     self._suspect(member.name)

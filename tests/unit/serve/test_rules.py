@@ -191,6 +191,8 @@ def test_an_item_as_a_whole_may_break_a_rule_and_those_of_the_batch_are_nobodys_
     items = [RULED.Item(number=number) for number in (1, 2, 3)]
     broken = ItemRules(RULED.Batch, "items", SKEW_MS).broken_in(RULED.Batch(items=items))
     assert broken == {index: [Violation("", "must be even")] for index in (0, 2)}
+
+
 def kept(request: Message) -> bool:
     sure = plainly_kept(request.DESCRIPTOR)
     assert sure is not None

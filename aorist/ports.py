@@ -1,4 +1,4 @@
-"""What aorist needs of the outside: a log, a store for snapshots, an authority for ownership.
+"""What aorist needs of the outside: a log, stores for snapshots and time series, an authority for ownership.
 
 The docstrings are contracts: `tests/contract` holds every adapter to them. A conflict is a result; an exception means that
 something is broken or away. Unless said otherwise, methods may be called from any thread and may block.
@@ -194,6 +194,60 @@ class SnapshotStore(Protocol):
         ...
 
     def read_row(self, shard: ShardRows, key: bytes) -> SnapshotRow | None: ...
+
+    def close(self) -> None: ...
+
+
+# --- time series ---------------------------------------------------------------------------------------------------------
+
+LATEST_US = 4_102_444_800_000_000
+"""The year 2100. No store of time series looks at what starts before 1970 or from then on: what a query asks for may be any number."""
+
+
+class SeriesSpec(NamedTuple):
+    """Windows of one length that a view keeps. `keep_s`: for how long, from when a row is written."""
+
+    view: str
+    window_s: int
+    keep_s: int
+
+
+class SeriesRows(NamedTuple):
+    """Names the windows of one length that one build of a view has written. Views and topics as in ShardRows."""
+
+    view: str
+    build: int
+    topic_id: UUID
+    window_s: int
+
+
+class WindowRow(NamedTuple):
+    """A closed window of one key; it never changes again.
+
+    `start_us`: microseconds since 1970, a multiple of the length. `offset`: of an event at or after the one that closed it.
+    """
+
+    key: bytes
+    start_us: int
+    totals: bytes
+    offset: int
+
+
+class SeriesStore(Protocol):
+    """Closed windows, kept for a while. What has the higher offset stays; a window that is written twice has equal totals."""
+
+    def write_windows(self, series: SeriesRows, rows: Sequence[WindowRow]) -> None:
+        """Returns when all are durable. Raises StoreUnavailableError when it is not known; writing again is harmless."""
+        ...
+
+    def read_windows(
+        self, series: SeriesRows, keys: Sequence[bytes], from_us: int, upto_us: int, limit: int
+    ) -> dict[bytes, Sequence[WindowRow]]:
+        """Of each key the first `limit` windows that start at or after `from_us` and before `upto_us`, in order of their starts.
+
+        Keys without any are left out, and what has been kept long enough is not there any more. Raises StoreUnavailableError.
+        """
+        ...
 
     def close(self) -> None: ...
 

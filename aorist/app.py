@@ -22,7 +22,7 @@ from aorist.declare.project import Project
 from aorist.engine.materializer import Materializer
 from aorist.engine.ownership import Owner
 from aorist.errors import SettingError
-from aorist.ports import EventLog, Member, OwnershipRegistry, SnapshotStore
+from aorist.ports import EventLog, Member, OwnershipRegistry, SeriesSpec, SeriesStore, SnapshotStore
 from aorist.serve.command_gateway import serve_commands
 from aorist.serve.peers import Peers, serve_heartbeats
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
@@ -163,6 +163,11 @@ def open_store(settings: Settings) -> CassandraSnapshotStore:
     return CassandraSnapshotStore(_needed(settings, "cassandra").split(","), settings.keyspace)
 
 
+def open_series(store: CassandraSnapshotStore) -> SeriesStore:
+    """The store of time series beside it, over the same connections, which close with it."""
+    return store.series()
+
+
 def open_registry(settings: Settings) -> EtcdOwnershipRegistry:
     """The ownership registry that the settings name. For the loop that it is used on."""
     return EtcdOwnershipRegistry(_needed(settings, "etcd").split(","), settings.etcd_prefix, settings.lease_s)
@@ -194,11 +199,13 @@ def open_topics(settings: Settings) -> KafkaTopics:
     return KafkaTopics(_needed(settings, "kafka"), settings.replicas)
 
 
-def apply_schema(settings: Settings) -> list[str]:
-    """Makes what the snapshot store lacks, and returns what that was. Blocks. Raises StoreUnavailableError, SettingError."""
+def apply_schema(settings: Settings, specs: Sequence[SeriesSpec]) -> list[str]:
+    """Makes what the stores of snapshots and `specs` lack. Blocks. Returns what it did. Raises StoreUnavailableError, SettingError."""
     with _extra("cassandra"):
         from aorist.adapters import cassandra
-    return cassandra.apply_schema(_needed(settings, "cassandra").split(","), settings.keyspace, settings.replicas)
+    return cassandra.apply_schema(
+        _needed(settings, "cassandra").split(","), settings.keyspace, settings.replicas, specs
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from aorist.declare.commands import Commands
 from aorist.declare.queries import Queries
 from aorist.declare.view import View
 from aorist.errors import MisdeclaredError, SettingError
-from aorist.ports import TopicSpec
+from aorist.ports import SeriesSpec, TopicSpec
 
 FILE = "aorist.toml"
 ROLES: dict[str, type] = {"command_gateway": Commands, "materializers": View, "query_gateway": Queries}
@@ -39,6 +39,10 @@ class Project:
         """Every topic that is published or folded, once."""
         declared: list[Any] = [*self.commands, *self.views.values()]
         return list({one.schema.topic.name: one.schema.topic for one in declared}.values())
+
+    def series(self) -> list[SeriesSpec]:
+        """Windows of every length that a view keeps."""
+        return [spec for view in self.views.values() for spec in view.series_specs()]
 
 
 def find_root(start: Path) -> Path | None:

@@ -30,6 +30,7 @@ from aorist.declare.handlers import (
 from aorist.declare.queries import QueryShape, methods_answered_by, shape_of
 from aorist.declare.schema import EventSchema, check_whole_field, schema_of
 from aorist.errors import MisdeclaredError
+from aorist.ports import SeriesSpec
 
 S = TypeVar("S")
 M = TypeVar("M", bound=Message)
@@ -152,6 +153,10 @@ class View(Generic[S]):
                 raise MisdeclaredError(
                     f"{self.place}: nothing answers {method.full_name}: add a handler that takes {method.input_type.name}"
                 )
+
+    def series_specs(self) -> Sequence[SeriesSpec]:
+        """Windows of time that it keeps, one for each length."""
+        return []
 
     # --- checking ---
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,8 @@ from uuid import uuid4
 from cassandra.cluster import Cluster, Session
 
 from aorist.adapters.cassandra import CassandraSnapshotStore, apply_schema
+from aorist.ports import SeriesSpec
+from tests.contract.series import SPECS
 from tests.servers import shared_cassandra
 
 
@@ -20,11 +23,17 @@ def new_keyspace() -> str:
     return f"k{uuid4().hex}"
 
 
-def made_keyspace(address: str) -> str:
+def made_keyspace(address: str, specs: Sequence[SeriesSpec] = ()) -> str:
     """With its tables."""
     name = new_keyspace()
-    apply_schema([address], name, 1)
+    apply_schema([address], name, 1, specs)
     return name
+
+
+@cache
+def series_keyspace(address: str) -> str:
+    """One for all tests of time series: each has windows of a topic of its own."""
+    return made_keyspace(address, SPECS)
 
 
 @contextmanager
@@ -44,12 +53,13 @@ def cql_client(address: str) -> Iterator[Session]:
 
 
 class CassandraHarness:
-    def __init__(self, address: str) -> None:
-        self._address, self._keyspace = address, made_keyspace(address)
+    def __init__(self, address: str, keyspace: str) -> None:
+        self._address, self._keyspace = address, keyspace
         self._open()
 
     def _open(self) -> None:
         self.store = CassandraSnapshotStore([self._address], self._keyspace)
+        self.series = self.store.series()
 
     async def reopen(self) -> None:
         self.store.close()
@@ -58,6 +68,15 @@ class CassandraHarness:
 
 @asynccontextmanager
 async def cassandra(_: Path) -> AsyncIterator[CassandraHarness]:
-    harness = CassandraHarness((await asyncio.to_thread(shared_cassandra)).address)
+    address = (await asyncio.to_thread(shared_cassandra)).address
+    harness = CassandraHarness(address, made_keyspace(address))
+    yield harness
+    harness.store.close()
+
+
+@asynccontextmanager
+async def cassandra_series(_: Path) -> AsyncIterator[CassandraHarness]:
+    address = (await asyncio.to_thread(shared_cassandra)).address
+    harness = CassandraHarness(address, series_keyspace(address))
     yield harness
     harness.store.close()

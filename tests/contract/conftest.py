@@ -10,7 +10,17 @@ import pytest
 
 from aorist.adapters.sqlite import Database, SqliteEventLog
 from aorist.ports import TopicSpec
-from tests.contract.harness import LOGS, REGISTRIES, RETENTION_MS, STORES, LogHarness, RegistryHarness, StoreHarness
+from tests.contract.harness import (
+    LOGS,
+    REGISTRIES,
+    RETENTION_MS,
+    SERIES,
+    STORES,
+    LogHarness,
+    RegistryHarness,
+    SeriesHarness,
+    StoreHarness,
+)
 
 
 @pytest.fixture(params=LOGS)
@@ -22,6 +32,12 @@ async def logs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 @pytest.fixture(params=STORES)
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StoreHarness]:
     async with STORES[request.param](tmp_path) as harness:
+        yield harness
+
+
+@pytest.fixture(params=SERIES)
+async def series_stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SeriesHarness]:
+    async with SERIES[request.param](tmp_path) as harness:
         yield harness
 
 

@@ -1,6 +1,6 @@
 """What the contract suite needs of an adapter beside its port, and one harness for each adapter.
 
-A new adapter joins by one entry in LOGS, STORES or REGISTRIES.
+A new adapter joins by one entry in LOGS, STORES, SERIES or REGISTRIES.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from aorist.adapters.local import LocalOwnershipRegistry
-from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
-from aorist.ports import EventLog, Fetched, LogReader, OwnershipRegistry, Record, SnapshotStore
+from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSeriesStore, SqliteSnapshotStore
+from aorist.ports import EventLog, Fetched, LogReader, OwnershipRegistry, Record, SeriesStore, SnapshotStore
 from aorist.position import Partition
-from tests.contract.cassandra import cassandra
+from tests.contract.cassandra import cassandra, cassandra_series
 from tests.contract.etcd import etcd
 from tests.contract.kafka import kafka
+from tests.contract.series import SPECS
 
 PATIENCE_S = 30.0
 """How long a test waits for what must happen; reached only by one that fails."""
@@ -54,6 +55,15 @@ class StoreHarness(Protocol):
     async def reopen(self) -> None: ...
 
 
+class SeriesHarness(Protocol):
+    """A store of the series of `SPECS`."""
+
+    @property
+    def series(self) -> SeriesStore: ...
+
+    async def reopen(self) -> None: ...
+
+
 class RegistryHarness(Protocol):
     @property
     def registry(self) -> OwnershipRegistry: ...
@@ -64,7 +74,7 @@ class RegistryHarness(Protocol):
 
 
 class SqliteHarness:
-    """All three ports on one file: the embedded mode."""
+    """All ports on one file: the embedded mode."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "aorist.db"
@@ -74,10 +84,12 @@ class SqliteHarness:
         self.database = Database(self._path)
         self.log = SqliteEventLog(self.database)
         self.store = SqliteSnapshotStore(self.database)
+        self.series = SqliteSeriesStore(self.database, SPECS)
         self.registry = LocalOwnershipRegistry(self.database.next_revision)
 
     async def close(self) -> None:
         await self.registry.close()
+        self.series.close()
         self.store.close()
         self.log.close()
         self.database.close()
@@ -110,6 +122,10 @@ LOGS: Mapping[str, Callable[[Path], AbstractAsyncContextManager[LogHarness]]] = 
 STORES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StoreHarness]]] = {
     "sqlite": sqlite,
     "cassandra": cassandra,
+}
+SERIES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[SeriesHarness]]] = {
+    "sqlite": sqlite,
+    "cassandra": cassandra_series,
 }
 REGISTRIES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[RegistryHarness]]] = {
     "local": sqlite,

@@ -11,13 +11,21 @@ import struct
 from collections.abc import Iterable
 from zlib import crc32
 
-from aorist.ports import Checkpoint, ShardRows, SnapshotRow
+from aorist.ports import Checkpoint, SeriesRows, ShardRows, SnapshotRow, WindowRow
 
 _int = struct.Struct(">i").pack
 _smallint = struct.Struct(">h").pack
 _bigint = struct.Struct(">q").pack
 _HEAD = struct.Struct(">qq")  # offset, epoch; the state follows
 _CHECKPOINT = struct.Struct(">qqqi")  # next_offset, epoch, time_us, leader_epoch
+_OFFSET = struct.Struct(">q")  # of a window; the totals follow
+
+SPAN_WINDOWS = 2**18
+"""Windows that one Cassandra partition of a series takes; for ever, as the spans are counted from 1970.
+
+Of a second each, they are three days, and some 20 MB for a key that moves all the time: small for a partition. Were they fewer,
+a query over years would look into a thousand empty ones; were they all, nothing would bound what a rebuild writes into one.
+"""
 
 Values = list[bytes]
 """As a statement takes them, serialised."""
@@ -58,3 +66,27 @@ def parse_rows(rows: Iterable[tuple[bytes, bytes]]) -> list[SnapshotRow]:
 
 def parse_checkpoint(cell: bytes) -> Checkpoint:
     return Checkpoint(*_CHECKPOINT.unpack(cell))
+
+
+def span_of(start_us: int, window_s: int) -> int:
+    return start_us // (window_s * 1_000_000 * SPAN_WINDOWS)
+
+
+def span_values(series: SeriesRows, key: bytes, span: int) -> Values:
+    """Of one Cassandra partition of a series' table."""
+    return [_int(series.build), series.topic_id.bytes, key, _int(span)]
+
+
+def window_values(span: Values, row: WindowRow) -> Values:
+    """`span`: as of `span_values`, made once for the windows of it."""
+    return [*span, _bigint(row.start_us), _OFFSET.pack(row.offset) + row.totals, timestamp(row.offset)]
+
+
+def range_values(span: Values, from_us: int, upto_us: int, limit: int) -> Values:
+    return [*span, _bigint(from_us), _bigint(upto_us), _int(limit)]
+
+
+def parse_windows(key: bytes, rows: Iterable[tuple[int, bytes]]) -> list[WindowRow]:
+    """From pairs of start and cell."""
+    offset_of, size = _OFFSET.unpack_from, _OFFSET.size
+    return [WindowRow(key, start_us, cell[size:], *offset_of(cell)) for start_us, cell in rows]

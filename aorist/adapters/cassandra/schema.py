@@ -11,6 +11,7 @@ from cassandra.cluster import Session
 from aorist.adapters.cassandra.cluster import check_keyspace, make_cluster
 from aorist.adapters.cassandra.failures import FAILURES, Place
 from aorist.errors import SettingError
+from aorist.ports import SeriesSpec
 
 BUCKETS = 16
 """Cassandra partitions that the rows of one shard are spread over.
@@ -31,7 +32,19 @@ _OPTIONS = {
     # a node that is away live no longer than this.
     "gc_grace_seconds": "864000",
 }
-"""Of both tables. They may be altered."""
+"""Of the tables of snapshots. They may be altered."""
+
+_SERIES_OPTIONS = {
+    # Written once and read by ranges. Here, too, strategies by time are out of the question.
+    "compaction": "{'class': 'UnifiedCompactionStrategy', 'scaling_parameters': 'T4'}",
+    # Rows that expired stay as tombstones for so long. All copies expire by themselves and at one time, so that no node has to
+    # be told of it: what is left is hints for a node that is away, which are kept for three hours and live no longer than this.
+    "gc_grace_seconds": "10800",
+}
+"""Of the tables of time series, beside the time that rows are kept."""
+
+LONGEST_KEPT_S = 630_720_000
+"""Cassandra's longest: twenty years."""
 
 
 class Column(NamedTuple):
@@ -44,6 +57,7 @@ class Column(NamedTuple):
 
 
 _SHARD = [("view_name", "text"), ("build", "int"), ("topic_id", "uuid"), ("partition", "int")]
+_TABLE = re.compile(r"[A-Za-z0-9_]{1,48}")
 _BUCKET = re.compile(r"bucket_of_([1-9][0-9]*)")
 
 
@@ -67,14 +81,29 @@ def tables(buckets: int) -> dict[str, list[Column]]:
     }
 
 
-def _create(keyspace: str, table: str, columns: Sequence[Column]) -> str:
+def series_table(view: str, window_s: int) -> str:
+    """Windows of each length have a table of their own: what expires together lies together. Has to be quoted."""
+    return f"series_{view}_{window_s}s"
+
+
+_SERIES_COLUMNS = [
+    Column("build", "partition_key", 0, "int"),
+    Column("topic_id", "partition_key", 1, "uuid"),
+    Column("key", "partition_key", 2, "blob"),
+    Column("span", "partition_key", 3, "int"),
+    Column("start_us", "clustering", 0, "bigint"),
+    Column("cell", "regular", -1, "blob"),
+]
+
+
+def _create(keyspace: str, table: str, columns: Sequence[Column], options: Mapping[str, str]) -> str:
     names = ", ".join(f"{column.name} {column.type}" for column in columns)
     partition = ", ".join(column.name for column in columns if column.kind == "partition_key")
     clustering = "".join(f", {column.name}" for column in columns if column.kind == "clustering")
-    options = " AND ".join(f"{name} = {value}" for name, value in _OPTIONS.items())
+    chosen = " AND ".join(f"{name} = {value}" for name, value in options.items())
     return (
-        f"CREATE TABLE IF NOT EXISTS {keyspace}.{table} ({names}, PRIMARY KEY (({partition}){clustering})) "
-        f"WITH {options}"
+        f'CREATE TABLE IF NOT EXISTS {keyspace}."{table}" ({names}, PRIMARY KEY (({partition}){clustering})) '
+        f"WITH {chosen}"
     )
 
 
@@ -82,24 +111,29 @@ def apply_schema(
     contact_points: Sequence[str],
     keyspace: str,
     replication: int | Mapping[str, int],
+    specs: Sequence[SeriesSpec] = (),
     *,
     buckets: int = BUCKETS,
     datacenter: str = "",
     timeout_s: float = 30.0,
 ) -> list[str]:
-    """Makes what is missing, and returns what that was; may be called again. Blocks. Run one at a time.
+    """Makes what is missing, and has series kept as long as declared; may be called again. Blocks. Run one at a time.
 
+    Returns what it did, each in a sentence. `specs`: every series that is declared; tables of others are left alone.
     `replication`: copies of every row; by data center where there are several. `buckets`: fixed once the tables exist.
     Raises StoreUnavailableError, and SettingError where something else than ours, or ours made otherwise, is in the way.
     """
     if not 1 <= buckets <= 1024:
         raise SettingError(f"{buckets} buckets: 1 to 1024 are possible")
+    for spec in specs:
+        _check_spec(spec)
     place = Place(contact_points, check_keyspace(keyspace), datacenter)
     wanted = _replication(replication)
     cluster = None
     try:
         cluster = make_cluster(contact_points, datacenter, timeout_s)
-        return _apply(cluster.connect(), keyspace, wanted, buckets)
+        session = cluster.connect()
+        return [*_apply(session, keyspace, wanted, buckets), *_apply_series(session, keyspace, specs)]
     except FAILURES as error:
         raise place.unavailable(error, "the schema may be applied in part; apply it again") from error
     finally:
@@ -114,16 +148,49 @@ def _apply(session: Session, keyspace: str, replication: dict[str, str], buckets
     ).one()
     if found is None:
         session.execute(f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {replication}")
-        made.append(f"keyspace {keyspace}")
+        made.append(f"made keyspace {keyspace}")
     else:
         _check_keyspace(keyspace, dict(found[0]), replication, durable=found[1])
     for table, columns in tables(buckets).items():
         if not read_columns(session, keyspace, table):
-            session.execute(_create(keyspace, table, columns))
-            made.append(f"table {keyspace}.{table}")
+            session.execute(_create(keyspace, table, columns, _OPTIONS))
+            made.append(f"made table {keyspace}.{table}")
     if trouble := trouble_with(session, keyspace, buckets):
         raise SettingError(trouble)
     return made
+
+
+def _apply_series(session: Session, keyspace: str, specs: Sequence[SeriesSpec]) -> list[str]:
+    done = []
+    for spec in specs:
+        name = series_table(spec.view, spec.window_s)
+        if not read_columns(session, keyspace, name):
+            options = {"default_time_to_live": str(spec.keep_s), **_SERIES_OPTIONS}
+            session.execute(_create(keyspace, name, _SERIES_COLUMNS, options))
+            done.append(f"made table {keyspace}.{name}")
+        if trouble := trouble_with_series(session, keyspace, name):
+            raise SettingError(trouble)
+        if (kept_s := _kept_s(session, keyspace, name)) != spec.keep_s:
+            # Rows carry the time that held when they were written: none is lost by this, or comes back.
+            session.execute(f'ALTER TABLE {keyspace}."{name}" WITH default_time_to_live = {spec.keep_s}')
+            before = f"{kept_s} s" if kept_s else "for ever"
+            done.append(
+                f"altered table {keyspace}.{name}: rows written from now on are kept {spec.keep_s} s, not {before}"
+            )
+    return done
+
+
+def _check_spec(spec: SeriesSpec) -> None:
+    name = series_table(spec.view, spec.window_s)
+    if not _TABLE.fullmatch(name):
+        raise SettingError(
+            f"view {spec.view} cannot have a series of {spec.window_s} s in Cassandra: its table would be {name}, and names of tables "
+            "are up to 48 of a-z, A-Z, 0-9 and _; give the view a shorter or plainer name"
+        )
+    if not 1 <= spec.keep_s <= LONGEST_KEPT_S:
+        raise SettingError(
+            f"view {spec.view} keeps windows of {spec.window_s} s for {spec.keep_s} s: 1 to {LONGEST_KEPT_S} are possible"
+        )
 
 
 def _replication(asked: int | Mapping[str, int]) -> dict[str, str]:
@@ -179,6 +246,16 @@ def trouble_with(session: Session, keyspace: str, buckets: int) -> str:
     return ""
 
 
+def trouble_with_series(session: Session, keyspace: str, name: str) -> str:
+    """What is wrong with a table of a series, in a sentence; empty where it is as it should be."""
+    found = read_columns(session, keyspace, name)
+    if not found:
+        return f"table {keyspace}.{name} does not exist: run `aorist schema apply`"
+    if trouble := _difference(found, _SERIES_COLUMNS):
+        return f"table {keyspace}.{name} is not as aorist makes it: {trouble}; drop it, and run `aorist schema apply`"
+    return ""
+
+
 def _difference(found: Sequence[Column], wanted: Sequence[Column]) -> str:
     missing = [_told(column) for column in wanted if column not in found]
     strange = [_told(column) for column in found if column not in wanted]
@@ -192,8 +269,14 @@ def _told(column: Column) -> str:
 
 
 def _expiry(session: Session, keyspace: str, table: str) -> str:
+    kept_s = _kept_s(session, keyspace, table)
+    return f"its rows vanish after {kept_s} s" if kept_s else ""
+
+
+def _kept_s(session: Session, keyspace: str, table: str) -> int:
+    """0: for ever, or there is no such table."""
     row: Any = session.execute(
         "SELECT default_time_to_live FROM system_schema.tables WHERE keyspace_name = %s AND table_name = %s",
         (keyspace, table),
     ).one()
-    return f"its rows vanish after {row[0]} s" if row and row[0] else ""
+    return int(row[0]) if row and row[0] else 0

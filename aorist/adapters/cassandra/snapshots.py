@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any
 
-from cassandra.cluster import ResponseFuture, Session
-from cassandra.query import BatchStatement, PreparedStatement
+from cassandra.query import PreparedStatement
 
 from aorist.adapters.cassandra.batches import batches
 from aorist.adapters.cassandra.cluster import check_keyspace, split_address
 from aorist.adapters.cassandra.failures import FAILURES, Place
 from aorist.adapters.cassandra.link import Link
 from aorist.adapters.cassandra.pages import pages
+from aorist.adapters.cassandra.requests import Requests
 from aorist.adapters.cassandra.rows import (
     Values,
     bucket_of,
@@ -25,6 +23,7 @@ from aorist.adapters.cassandra.rows import (
     parse_rows,
     shard_values,
 )
+from aorist.adapters.cassandra.series import CassandraSeriesStore
 from aorist.adapters.cassandra.statements import Statements, prepare
 from aorist.errors import SettingError
 from aorist.ports import Checkpoint, ShardRows, SnapshotRow
@@ -64,21 +63,14 @@ class CassandraSnapshotStore:
         self._place = Place(tuple(contact_points), check_keyspace(keyspace), datacenter)
         self._link = Link(self._place, request_timeout_s, partial(prepare, place=self._place))
         self._answer_timeout_s = 2 * request_timeout_s
-        self._slots = threading.BoundedSemaphore(BATCHES_IN_FLIGHT)
+        self._writes = Requests(BATCHES_IN_FLIGHT, self._answer_timeout_s)
 
     def write_rows(self, shard: ShardRows, rows: Sequence[SnapshotRow]) -> None:
         statements = self._link.get()
-        answers: SimpleQueue[ResponseFuture] = SimpleQueue()
-        unanswered = 0
+        sent = ((None, batch) for batch in batches(statements.write_row, statements.buckets, shard, rows))
         try:
-            for batch in batches(statements.write_row, statements.buckets, shard, rows):
-                self._send(statements.session, batch, answers)
-                unanswered += 1
-                while not answers.empty():
-                    answers.get().result()
-                    unanswered -= 1
-            for _ in range(unanswered):
-                answers.get(timeout=self._answer_timeout_s).result()
+            for _ in self._writes.answers(statements.session, sent):
+                pass
         except FAILURES as error:
             # Batches still on their way may become durable, now or later: that is as good as writing them again.
             raise self._link.failed(error, AGAIN) from error
@@ -110,6 +102,10 @@ class CassandraSnapshotStore:
         row = self._one(statements, statements.read_row, [*bucket, key], READ_AGAIN)
         return parse_rows([row])[0] if row else None
 
+    def series(self) -> CassandraSeriesStore:
+        """The store of time series beside it. Shares its connections, and ends with it."""
+        return CassandraSeriesStore(self._link, self._place, self._answer_timeout_s)
+
     def close(self) -> None:
         """Ends its connections. What was not acknowledged fails."""
         self._link.close()
@@ -122,18 +118,3 @@ class CassandraSnapshotStore:
             raise self._link.failed(error, then) from error
         self._link.worked()
         return row
-
-    def _send(self, session: Session, batch: BatchStatement, answers: SimpleQueue[ResponseFuture]) -> None:
-        if not self._slots.acquire(timeout=self._answer_timeout_s):
-            raise Empty
-        try:
-            future = session.execute_async(batch)
-        except BaseException:
-            self._slots.release()
-            raise
-
-        def answered(_: object) -> None:  # on a thread of the driver
-            self._slots.release()
-            answers.put(future)
-
-        future.add_callbacks(answered, answered)

@@ -1,4 +1,4 @@
-"""The five statements, prepared. No other ones touch the tables: a single write without its timestamp would hide all later ones."""
+"""The statements, prepared. No other ones touch the tables: a single write without its timestamp would hide all later ones."""
 # ruff: noqa: S608  # names stand in the texts because CQL binds values only; `check_keyspace` has looked at the one from outside
 
 from __future__ import annotations
@@ -10,12 +10,29 @@ from cassandra.query import BoundStatement, PreparedStatement
 
 from aorist.adapters.cassandra.failures import Place
 from aorist.adapters.cassandra.rows import Values
-from aorist.adapters.cassandra.schema import BUCKETS, bucket_column, buckets_of, read_columns, trouble_with
+from aorist.adapters.cassandra.schema import (
+    BUCKETS,
+    bucket_column,
+    buckets_of,
+    read_columns,
+    series_table,
+    trouble_with,
+    trouble_with_series,
+)
+
+
+class SeriesStatements(NamedTuple):
+    """Of the windows of one length of one view."""
+
+    write: PreparedStatement
+    read: PreparedStatement
 
 
 class Statements(NamedTuple):
     session: Session
     buckets: int
+    series: dict[tuple[str, int], SeriesStatements]
+    """By view and length, those that were needed so far."""
     write_row: PreparedStatement
     write_checkpoint: PreparedStatement
     read_rows: PreparedStatement
@@ -46,7 +63,24 @@ def prepare(session: Session, place: Place) -> Statements:
     prepared = [session.prepare(text) for text in texts]
     for statement in prepared:
         statement.is_idempotent = True  # the writes, too: same timestamp, same bytes
-    return Statements(session, buckets, *prepared)
+    return Statements(session, buckets, {}, *prepared)
+
+
+def prepare_series(session: Session, place: Place, view: str, window_s: int) -> SeriesStatements:
+    """Looks at the table first. Raises StoreUnavailableError where it is not there, or not ours."""
+    name = series_table(view, window_s)
+    if trouble := trouble_with_series(session, place.keyspace, name):
+        raise place.unusable(trouble)
+    table, span = f'{place.keyspace}."{name}"', "build = ? AND topic_id = ? AND key = ? AND span = ?"
+    write, read = (
+        session.prepare(text)
+        for text in (
+            f"INSERT INTO {table} (build, topic_id, key, span, start_us, cell) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+            f"SELECT start_us, cell FROM {table} WHERE {span} AND start_us >= ? AND start_us < ? LIMIT ?",
+        )
+    )
+    write.is_idempotent = read.is_idempotent = True
+    return SeriesStatements(write, read)
 
 
 def bound(statement: PreparedStatement, values: Values, **options: Any) -> BoundStatement:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +17,12 @@ from aorist.adapters.sqlite.writer import Job, T, Write, Writer
 from aorist.errors import StoreUnavailableError, UnavailableError
 
 
+def wall_clock_us() -> int:
+    return time.time_ns() // 1000
+
+
 class Database:
-    """Owns the file; log, snapshot store and revision counter write through it."""
+    """Owns the file; log, stores and revision counter write through it."""
 
     def __init__(self, path: str | PathLike[str]) -> None:
         """Opens or makes the file. Raises SettingError for one that is in use, newer than this aorist, or not ours."""

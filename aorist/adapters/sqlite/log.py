@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID, uuid4
 
 from aorist.adapters.sqlite import upkeep
-from aorist.adapters.sqlite.database import Database
+from aorist.adapters.sqlite.database import Database, wall_clock_us
 from aorist.adapters.sqlite.reader import Bell, SqliteLogReader
 from aorist.errors import LogUnavailableError, PartitionCountError, RecordTooLargeError, UnknownTopicError
 from aorist.ports import MAX_RECORD_BYTES, Bounds, NewRecord, Topic, TopicSpec
@@ -25,10 +24,6 @@ RECORD_OVERHEAD_BYTES = 128
 UPKEEP_INTERVAL_S = 60.0
 
 
-def _wall_clock_us() -> int:
-    return time.time_ns() // 1000
-
-
 class SqliteEventLog:
     """The `EventLog` of embedded mode. Appends are made on one event loop; everything else from any thread."""
 
@@ -37,7 +32,7 @@ class SqliteEventLog:
         database: Database,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
         tombstones_kept_ms: int = upkeep.TOMBSTONES_KEPT_MS,
-        clock_us: Callable[[], int] = _wall_clock_us,
+        clock_us: Callable[[], int] = wall_clock_us,
     ) -> None:
         self._database = database
         self._max_in_flight_bytes = max_in_flight_bytes
@@ -115,7 +110,7 @@ class SqliteEventLog:
         return {Partition(topic, index): next_offset for topic, index, next_offset in rows}
 
     def maintain(self, now_us: int) -> None:
-        """Retention and compaction as of `now_us`, to the end, in pieces between which others write.
+        """Retention, compaction and removal of what is old as of `now_us`, to the end, in pieces between which others write.
 
         The writer does a piece about once a minute, and goes on while there is more.
         """

@@ -98,6 +98,29 @@ CREATE TABLE registry (revision INTEGER NOT NULL);
 INSERT INTO registry VALUES (0);
 """
 
+LATER_TABLES = """
+CREATE TABLE IF NOT EXISTS series (
+    no       INTEGER PRIMARY KEY,
+    view     TEXT NOT NULL,
+    build    INTEGER NOT NULL,
+    topic_id BLOB NOT NULL,
+    window_s INTEGER NOT NULL,
+    UNIQUE (view, build, topic_id, window_s)
+);
+
+CREATE TABLE IF NOT EXISTS windows (
+    series_no  INTEGER NOT NULL,
+    key        BLOB NOT NULL,
+    start_us   INTEGER NOT NULL,
+    totals     BLOB NOT NULL,
+    offset     INTEGER NOT NULL,
+    expires_us INTEGER NOT NULL,
+    PRIMARY KEY (series_no, key, start_us)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS windows_by_expiry ON windows (expires_us);
+"""
+"""Made in every file that lacks them, new or not. An older aorist lives with them, so they raise no format."""
+
 
 class FileLock:
     """Keeps every other opener out, also one in the same process, until it is released or the process ends.
@@ -168,3 +191,4 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: has format {version}, this aorist knows up to {FORMAT}; use the newer aorist that wrote it",
             path=path,
         )
+    connection.executescript(f"BEGIN IMMEDIATE; {LATER_TABLES} COMMIT;")

@@ -1,4 +1,4 @@
-"""Retention, compaction and removal of deleted topics, a bounded piece at a time so that appends are not held up."""
+"""Retention, compaction, removal of deleted topics and old windows, a bounded piece at a time so that appends are not held up."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ _PURGE_NEWEST = """
 DELETE FROM newest WHERE partition_no = ? AND key IN (SELECT key FROM newest WHERE partition_no = ? LIMIT ?)
 """
 
+_EXPIRE_WINDOWS = """
+DELETE FROM windows WHERE (series_no, key, start_us) IN
+(SELECT series_no, key, start_us FROM windows WHERE expires_us <= ? LIMIT ?)
+"""
+
 
 def tidy(connection: sqlite3.Connection, now_us: int, tombstones_kept_us: int) -> bool:
     """One piece of work; says whether there may be more to do at once."""
@@ -39,7 +44,7 @@ def tidy(connection: sqlite3.Connection, now_us: int, tombstones_kept_us: int) -
             left -= _trim(connection, no, now_us - retention_ms * 1000, left)
         if left <= 0:
             return True
-    return False
+    return connection.execute(_EXPIRE_WINDOWS, (now_us, left)).rowcount == left
 
 
 def _purge(connection: sqlite3.Connection, no: int, limit: int) -> int:

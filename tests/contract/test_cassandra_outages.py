@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar, overload
+from typing import Generic, TypeVar, overload
 from uuid import uuid4
 
 import pytest
 
 from aorist.adapters.cassandra import CassandraSnapshotStore, link
 from aorist.errors import StoreUnavailableError
-from aorist.ports import Checkpoint, ShardRows, SnapshotRow
+from aorist.ports import Checkpoint, SeriesRows, ShardRows, SnapshotRow, WindowRow
 from stack.cassandra import Cassandra
-from tests.contract.cassandra import made_keyspace, opened
+from tests.contract.cassandra import made_keyspace, opened, series_keyspace
 from tests.servers import shared_cassandra
 
 PATIENCE_S = 60.0
@@ -75,13 +75,13 @@ def _all(store: CassandraSnapshotStore, shard: ShardRows) -> list[SnapshotRow]:
     return sorted(row for piece in store.read_rows(shard) for row in piece)
 
 
-class Interrupted(Sequence[SnapshotRow]):
+class Interrupted(Sequence[T], Generic[T]):
     """Rows in the middle of which something happens."""
 
-    def __init__(self, rows: Sequence[SnapshotRow], happens: Callable[[], None]) -> None:
+    def __init__(self, rows: Sequence[T], happens: Callable[[], None]) -> None:
         self._rows, self._happens = rows, happens
 
-    def __iter__(self) -> Iterator[SnapshotRow]:
+    def __iter__(self) -> Iterator[T]:
         middle = len(self._rows) // 2
         yield from self._rows[:middle]
         self._happens()
@@ -91,10 +91,10 @@ class Interrupted(Sequence[SnapshotRow]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, at: int) -> SnapshotRow: ...
+    def __getitem__(self, at: int) -> T: ...
     @overload
-    def __getitem__(self, at: slice) -> Sequence[SnapshotRow]: ...
-    def __getitem__(self, at: int | slice) -> SnapshotRow | Sequence[SnapshotRow]:
+    def __getitem__(self, at: slice) -> Sequence[T]: ...
+    def __getitem__(self, at: int | slice) -> T | Sequence[T]:
         return self._rows[at]
 
 
@@ -148,3 +148,32 @@ def test_stopped_for_ten_seconds(server: Cassandra, store: CassandraSnapshotStor
         server.resume()
     _once_it_is_back(lambda: store.write_rows(shard, ROWS))
     assert _all(store, shard) == ROWS
+
+
+def test_killed_while_windows_are_written_and_read(server: Cassandra, monkeypatch: pytest.MonkeyPatch) -> None:
+    series, unhurt = (SeriesRows("view", 1, uuid4(), 1) for _ in range(2))
+    keys = [b"arm-%04d" % number for number in range(200)]
+    windows = [WindowRow(key, start * 1_000_000, b"totals", start) for key in keys for start in range(10)]
+    of_keys = {key: windows[10 * number : 10 * number + 10] for number, key in enumerate(keys)}
+    with opened(server.address, series_keyspace(server.address)) as snapshots:
+        store = snapshots.series()
+        store.write_windows(unhurt, windows)
+        read = partial(store.read_windows, unhurt, keys, 0, 10_000_000, 10)
+
+        assert "writing them again is harmless" in _refused(
+            lambda: store.write_windows(series, Interrupted(windows, server.kill))
+        )
+        assert not server.running
+        assert "nothing is lost by reading again" in _refused(read)
+        with monkeypatch.context() as hasty:  # it has been without a node for so long that it begins anew
+            hasty.setattr(link, "START_ANEW_AFTER_S", 0.0)
+            while snapshots._link._session is not None:
+                _refused(read)
+
+        server.start()
+        assert _once_it_is_back(read) == of_keys
+        there = store.read_windows(series, keys, 0, 10_000_000, 10)
+        assert 0 < len(there) < len(keys)
+        assert all(set(rows) <= set(of_keys[key]) for key, rows in there.items())
+        store.write_windows(series, windows)
+        assert store.read_windows(series, keys, 0, 10_000_000, 10) == of_keys

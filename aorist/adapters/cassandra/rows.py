@@ -8,7 +8,7 @@ positions that is the one of the later epoch.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 from aorist.ports import Checkpoint, SeriesRows, ShardRows, SnapshotRow, WindowRow
@@ -84,6 +84,12 @@ def window_values(span: Values, row: WindowRow) -> Values:
 
 def range_values(span: Values, from_us: int, upto_us: int, limit: int) -> Values:
     return [*span, _bigint(from_us), _bigint(upto_us), _int(limit)]
+
+
+def look_values(series: SeriesRows, key: bytes, spans: Sequence[int], from_us: int, upto_us: int) -> Values:
+    *series_key, _ = span_values(series, key, 0)
+    listed = _int(len(spans)) + b"".join(_int(4) + _int(span) for span in spans)
+    return [*series_key, listed, _bigint(from_us), _bigint(upto_us)]
 
 
 def parse_windows(key: bytes, rows: Iterable[tuple[int, bytes]]) -> list[WindowRow]:

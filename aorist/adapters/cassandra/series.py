@@ -18,6 +18,7 @@ from aorist.adapters.cassandra.requests import Requests
 from aorist.adapters.cassandra.rows import (
     SPAN_WINDOWS,
     Values,
+    look_values,
     parse_windows,
     range_values,
     span_of,
@@ -30,8 +31,8 @@ from aorist.ports import LATEST_US, SeriesRows, WindowRow
 WRITES_IN_FLIGHT, READS_IN_FLIGHT = 32, 64
 """Over all threads, of each kind: queries do not wait for a checkpoint. More than batches of snapshots, as they are small."""
 
-MOST_SPANS_AT_ONCE = 32
-"""Of one key. Looking into an empty span costs a node next to nothing, but each portion a journey there and back."""
+LOOKED_AT = 128
+"""Spans looked at in one statement, which says of each whether it has anything. To a node an empty one is next to nothing."""
 
 AGAIN = "whether these windows are durable is not known, and writing them again is harmless"
 READ_AGAIN = "nothing is lost by reading again"
@@ -43,21 +44,18 @@ class _Reading:
 
     key: bytes
     span: int
-    at_once: int = 1
+    looking: bool = False
+    """For the next span that has anything: after an empty one, the range may be empty for years."""
     rows: list[WindowRow] = field(default_factory=list)
-    found: dict[int, list[WindowRow]] = field(default_factory=dict)
-    """By span, of those asked for last."""
 
-    def spans(self) -> range:
-        """Those to ask for next."""
-        return range(self.span, self.span + self.at_once)
+    def found(self, spans: list[int]) -> None:
+        self.span = min(spans, default=self.span + LOOKED_AT)
+        self.looking = not spans
 
-    def advance(self) -> None:
-        """Takes what was found in them. Where that was nothing, more are asked for at once: a range may be empty for years."""
-        rows = [row for span in self.spans() for row in self.found.pop(span, ())]
+    def read(self, rows: list[WindowRow]) -> None:
         self.rows += rows
-        self.span += self.at_once
-        self.at_once = 1 if rows else min(2 * self.at_once, MOST_SPANS_AT_ONCE)
+        self.span += 1
+        self.looking = not rows
 
 
 class CassandraSeriesStore:
@@ -85,29 +83,33 @@ class CassandraSeriesStore:
         first_us, end_us = max(from_us, 0), min(upto_us, LATEST_US)
         if first_us >= end_us or limit < 1:
             return {}
-        first_span, last_span = (span_of(us, series.window_s) for us in (first_us, end_us - 1))
-        readings = [_Reading(key, first_span) for key in dict.fromkeys(keys)]
+        readings = [_Reading(key, span_of(first_us, series.window_s)) for key in dict.fromkeys(keys)]
+        last_span = span_of(end_us - 1, series.window_s)
         statements = self._link.get()
         try:
             prepared = self._prepared(statements, series)
 
-            def ask(one: _Reading, span: int) -> tuple[tuple[_Reading, int], Statement]:
+            def ask(one: _Reading) -> Statement:
+                if one.looking and one.span < last_span:
+                    spans = range(one.span, min(one.span + LOOKED_AT, last_span + 1))
+                    return bound(prepared.look, look_values(series, one.key, spans, first_us, end_us))
+                one.looking = False
                 most = min(limit - len(one.rows), SPAN_WINDOWS)
-                values = range_values(span_values(series, one.key, span), first_us, end_us, most)
-                return (one, span), bound(prepared.read, values, fetch_size=None)  # in one page
+                of_span = span_values(series, one.key, one.span)
+                return bound(prepared.read, range_values(of_span, first_us, end_us, most), fetch_size=None)  # one page
 
             unfinished = readings
             while unfinished:
-                asked = (ask(one, span) for one in unfinished for span in one.spans() if span <= last_span)
-                for (one, span), answer in self._reads.answers(statements.session, asked):
-                    one.found[span] = parse_windows(one.key, answer.current_rows)
-                for one in unfinished:
-                    one.advance()
+                for one, answer in self._reads.answers(statements.session, ((one, ask(one)) for one in unfinished)):
+                    if one.looking:
+                        one.found([span for (span,) in answer.current_rows])
+                    else:
+                        one.read(parse_windows(one.key, answer.current_rows))
                 unfinished = [one for one in unfinished if one.span <= last_span and len(one.rows) < limit]
         except FAILURES as error:
             raise self._link.failed(error, READ_AGAIN) from error
         self._link.worked()
-        return {one.key: one.rows[:limit] for one in readings if one.rows}
+        return {one.key: one.rows for one in readings if one.rows}
 
     def close(self) -> None:
         """Nothing of its own to end: the connections are those of the snapshot store."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from cassandra.cluster import Session
@@ -26,6 +27,7 @@ class SeriesStatements(NamedTuple):
 
     write: PreparedStatement
     read: PreparedStatement
+    look: PreparedStatement
 
 
 class Statements(NamedTuple):
@@ -60,10 +62,7 @@ def prepare(session: Session, place: Place) -> Statements:
         f"SELECT key, cell FROM {keyspace}.snapshots WHERE {shard} AND {bucket} = ? AND key = ?",
         f"SELECT cell FROM {keyspace}.checkpoints WHERE {shard}",
     ]
-    prepared = [session.prepare(text) for text in texts]
-    for statement in prepared:
-        statement.is_idempotent = True  # the writes, too: same timestamp, same bytes
-    return Statements(session, buckets, {}, *prepared)
+    return Statements(session, buckets, {}, *_prepared(session, texts))
 
 
 def prepare_series(session: Session, place: Place, view: str, window_s: int) -> SeriesStatements:
@@ -71,16 +70,21 @@ def prepare_series(session: Session, place: Place, view: str, window_s: int) -> 
     name = series_table(view, window_s)
     if trouble := trouble_with_series(session, place.keyspace, name):
         raise place.unusable(trouble)
-    table, span = f'{place.keyspace}."{name}"', "build = ? AND topic_id = ? AND key = ? AND span = ?"
-    write, read = (
-        session.prepare(text)
-        for text in (
-            f"INSERT INTO {table} (build, topic_id, key, span, start_us, cell) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
-            f"SELECT start_us, cell FROM {table} WHERE {span} AND start_us >= ? AND start_us < ? LIMIT ?",
-        )
-    )
-    write.is_idempotent = read.is_idempotent = True
-    return SeriesStatements(write, read)
+    table = f'{place.keyspace}."{name}"'
+    key, between = "build = ? AND topic_id = ? AND key = ?", "start_us >= ? AND start_us < ?"
+    texts = [
+        f"INSERT INTO {table} (build, topic_id, key, span, start_us, cell) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+        f"SELECT start_us, cell FROM {table} WHERE {key} AND span = ? AND {between} LIMIT ?",
+        f"SELECT span FROM {table} WHERE {key} AND span IN ? AND {between} PER PARTITION LIMIT 1",
+    ]
+    return SeriesStatements(*_prepared(session, texts))
+
+
+def _prepared(session: Session, texts: Sequence[str]) -> list[PreparedStatement]:
+    prepared = [session.prepare(text) for text in texts]
+    for statement in prepared:
+        statement.is_idempotent = True  # the writes, too: same timestamp, same bytes
+    return prepared
 
 
 def bound(statement: PreparedStatement, values: Values, **options: Any) -> BoundStatement:

@@ -92,8 +92,10 @@ class EventSchema:
         return restate
 
     def _recorder(
-        self, message: type[Message], event: type[Message], place: Callable[[Message], tuple[int, bytes]]
+        self, message: type[Message], event: type[Message], place: Callable[[Any], tuple[int, bytes]]
     ) -> Callable[[Message], NewRecord]:
+        read: Callable[[Message], Any] = attrgetter(*self.key)
+        new = tuple.__new__  # half of what NewRecord(...) costs
         tag, serialize = _tag(self.envelope.DESCRIPTOR.fields_by_name[self.events[event]]), _serializer(message)
         heads = [tag + _varint(length) for length in range(1024)]
 
@@ -102,13 +104,13 @@ class EventSchema:
             length = len(body)
             # An envelope with one field set is that field's tag, the length, and the event's own bytes: no second copy is built.
             head = heads[length] if length < len(heads) else tag + _varint(length)
-            return NewRecord(*place(message), head + body)
+            partition, key = place(read(message))
+            return new(NewRecord, (partition, key, head + body))
 
         return record
 
-    def _placer(self) -> Callable[[Message], tuple[int, bytes]]:
-        """Function from an event to its partition and its record key. Remembers those met last: robots repeat themselves."""
-        read: Callable[[Message], Any] = attrgetter(*self.key)
+    def _placer(self) -> Callable[[Any], tuple[int, bytes]]:
+        """Function from the values of key fields to partition and record key. Remembers those met last: robots repeat themselves."""
         by, partitions = [self.key.index(name) for name in self.partition_by], self.topic.partitions
 
         @lru_cache(maxsize=PLACES)
@@ -116,7 +118,7 @@ class EventSchema:
             parts = (values,) if len(self.key) == 1 else values
             return partition_of(encode_key([parts[index] for index in by]), partitions), encode_key(parts)
 
-        return lambda event: place(read(event))
+        return place
 
 
 def _tag(field: FieldDescriptor) -> bytes:

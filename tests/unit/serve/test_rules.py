@@ -175,6 +175,7 @@ def test_in_a_batch_each_item_breaks_what_it_would_break_by_itself() -> None:
 
 
 RULED = compile_proto("""
+    import "buf/validate/validate.proto";
     message Item {
       option (buf.validate.message).cel = { id: "even", message: "must be even", expression: "this.number % 2 == 0" };
       int32 number = 1;

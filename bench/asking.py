@@ -13,7 +13,7 @@ from grpc import StatusCode
 
 from aorist.v1.read_pb2 import ROLE_OWNER, OnStale
 from bench.measure import NotMeasuredError
-from tests.cluster.oracle import Oracle
+from tests.cluster.oracle import Failure, Oracle
 
 if TYPE_CHECKING:
     from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceAsyncStub
@@ -72,7 +72,8 @@ class Asking:
         self._before: dict[int, int] = {}  # epochs
         self._first: dict[int, Heard] = {}  # of a higher epoch than before
         self._asked = self._weak = 0
-        self._failed = len(oracle.failed(CALL))
+        self._failed_before = len(oracle.failed(CALL))
+        self._failures: Sequence[Failure] = ()
         self._ended, self._news = False, asyncio.Event()
         self._callers: list[asyncio.Task[None]] = []
 
@@ -94,6 +95,7 @@ class Asking:
             for caller in self._callers:
                 caller.cancel()
         await asyncio.gather(*self._callers, return_exceptions=error is not None)
+        self._failures = self._oracle.failed(CALL)[self._failed_before :]
 
     async def _call(self, stub: ArmQueryServiceAsyncStub, partition: int, arm: str) -> None:
         while not self._ended:
@@ -147,6 +149,5 @@ class Asking:
         return max(later - earlier for earlier, later in pairwise(ends) if later > first - WINDOW_S)
 
     def _seen(self, seconds: Sequence[float]) -> Seen:
-        failures = self._oracle.failed(CALL)[self._failed :]
-        unknown = sum(failure.code is StatusCode.NOT_FOUND for failure in failures)
-        return Seen([s * 1000 for s in seconds], self._asked, len(failures), unknown, self._weak)
+        unknown = sum(failure.code is StatusCode.NOT_FOUND for failure in self._failures)
+        return Seen([s * 1000 for s in seconds], self._asked, len(self._failures), unknown, self._weak)

@@ -237,9 +237,10 @@ def _times(
 
 
 def _share(name: str, rounds: Sequence[Sequence[Seen]], count: Callable[[Seen], int], aim: Aim | None = None) -> Line:
-    """Of the calls of each round, in per cent. Where there were none: nothing."""
-    ours = [100 * sum(map(count, one)) / sum(seen.asked for seen in one) for one in rounds if one]
-    return Line(name, "%", ours, less_is_better=True, aim=aim)
+    """Of all calls of all rounds, in per cent: a failure in one round is not made good by none in two others."""
+    seen = [one for seen in rounds for one in seen]
+    asked = sum(one.asked for one in seen)
+    return Line(name, "%", [100 * sum(map(count, seen)) / asked] if asked else [], less_is_better=True, aim=aim)
 
 
 def _truth(load: Load, log: LogFile) -> Line:

@@ -73,17 +73,31 @@ async def test_time_ends_with_the_next_owner(oracle: Oracle) -> None:
 
 
 async def test_answers_of_standbys_and_stale_ones_do_not_end_it(oracle: Oracle) -> None:
-    meanwhile = [answer(9, role=ROLE_STANDBY), answer(9, offset=4, stale=True)]
+    meanwhile = [answer(9, role=ROLE_STANDBY, stale=True), answer(9, offset=4, stale=True)]
     since, _ = await seen_of(Gateway(*meanwhile), oracle, ON_STALE_RETURN)
     assert since.shards_ms[0] >= 2 * DEAD_S * 1000 * 0.9
     assert (since.failed, since.weak) == (0, 2)
     assert (oracle.stale, oracle.others, oracle.older) == (1, 1, [])
 
 
+async def test_answers_of_standbys_that_do_not_say_so_are_found(oracle: Oracle) -> None:
+    await seen_of(Gateway(answer(9, role=ROLE_STANDBY)), oracle, ON_STALE_RETURN)
+    assert len(oracle.older) == 1
+
+
 async def test_failed_calls_count_and_those_that_deny_a_key_apart(oracle: Oracle) -> None:
     gateway = Gateway(grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND)
     since, _ = await seen_of(gateway, oracle)
     assert (since.failed, since.unknown) == (2, 1)
+
+
+async def test_failures_after_the_end_are_of_somebody_else(oracle: Oracle) -> None:
+    gateway = Gateway()
+    async with Asking(oracle, [gateway], {0: ARM}, ON_STALE_FAIL) as clients:  # type: ignore[list-item]
+        gateway.dead = True
+        await clients.moved()
+    await seen_of(Gateway(grpc.StatusCode.UNAVAILABLE), oracle)
+    assert clients.gaps().failed == 0
 
 
 async def test_nothing_is_measured_where_nobody_takes_over(oracle: Oracle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,10 +41,9 @@ SWITCH_S = 0.0005
 """How long the fold thread keeps the interpreter while the loop wants it: the default of 5 ms would be each query's delay."""
 
 COLLECT_AFTER = (100_000, 10, 10)
-"""Python looks for cycles after every 700 new objects, at a gateway every few calls, among what is in flight and holds none. With rounds
-this far apart, and what was loaded at the start left out of them, unary commands go from 9.6 to 10.1 k/s per core, their p99 from 24 to
-12 ms. Cycles are rare here (errors with their tracebacks, ended streams). A process that makes nothing but cycles of 1 kB, some of them
-kept for a while, swings by 75 MB and does not grow."""
+"""Python looks for cycles after every 700 new objects, at a gateway every few calls, among what is in flight and holds none; while a
+worker restores, among all that it has read so far. Cycles are rare here (errors with their tracebacks, ended streams). A process that
+makes nothing but cycles of 1 kB, some of them kept for a while, swings by 75 MB and does not grow."""
 
 MOST_STALLED = 1024
 """Threads at hand for what blocks, made when needed. The native transport blocks one for each stream whose client does not read (for a

@@ -18,6 +18,7 @@ from tests.unit.declare.contract import compile_proto
 assert validate_pb2.DESCRIPTOR.name == "buf/validate/validate.proto"  # in the pool
 
 PROTO = compile_proto("""
+    import "buf/validate/validate.proto";
     import "google/protobuf/timestamp.proto";
 
     enum Kind { KIND_UNSPECIFIED = 0; KIND_ONE = 1; KIND_NINE = 9; }

@@ -1,19 +1,24 @@
 """What engineers declare entities with. One file per domain in each role folder; everything is checked at import."""
 
 from aorist.declare.check_fold import check_fold
+from aorist.declare.codec import Codec
 from aorist.declare.commands import Commands
 from aorist.declare.given import given
 from aorist.declare.project import Project, find_root, load_project
 from aorist.declare.queries import Queries
 from aorist.declare.restating import restating
-from aorist.declare.view import Codec, View
+from aorist.declare.series import Length, Series, Windows
+from aorist.declare.view import View
 
 __all__ = [
     "Codec",
     "Commands",
+    "Length",
     "Project",
     "Queries",
+    "Series",
     "View",
+    "Windows",
     "check_fold",
     "find_root",
     "given",

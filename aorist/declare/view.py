@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 from google.protobuf.message import Message
 
+from aorist.declare.codec import Codec
 from aorist.declare.descriptors import MethodDescriptor
 from aorist.declare.handlers import (
     check_touches_only_its_key,
@@ -29,28 +30,12 @@ from aorist.declare.handlers import (
 )
 from aorist.declare.queries import QueryShape, methods_answered_by, shape_of
 from aorist.declare.schema import EventSchema, check_whole_field, schema_of
+from aorist.declare.series import Series, Windows
 from aorist.errors import MisdeclaredError
 from aorist.ports import SeriesSpec
 
 S = TypeVar("S")
-M = TypeVar("M", bound=Message)
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Codec(Generic[S]):
-    """How a state becomes bytes of a snapshot and comes back. `decode(encode(state))` must equal the state."""
-
-    encode: Callable[[S], bytes]
-    decode: Callable[[bytes], S]
-
-    @staticmethod
-    def through(message: type[M], pack: Callable[[S], M], unpack: Callable[[M], S]) -> Codec[S]:
-        """A codec by way of a protobuf message: snapshots then evolve as messages do."""
-        return Codec(
-            lambda state: pack(state).SerializeToString(deterministic=True),
-            lambda data: unpack(message.FromString(data)),
-        )
 
 
 @dataclass(frozen=True)
@@ -100,8 +85,11 @@ class View(Generic[S]):
         self.queries: dict[str, Query] = {}
         self.ignored = {self._event_field(event, f"{self.place}: ignores") for event in ignores}
         self.ordered_by, self.examples = ordered_by, tuple(examples)
-        self._check_state()
+        fresh = self._check_state()
         self._check_events()
+        self.windows_field = self._windows_in(fresh)
+        """The field of the state that holds its windows; empty: it keeps no series."""
+        self.series: Series[Any] | None = getattr(fresh, self.windows_field).series if self.windows_field else None
 
     # --- declaring ---
 
@@ -156,7 +144,7 @@ class View(Generic[S]):
 
     def series_specs(self) -> Sequence[SeriesSpec]:
         """Windows of time that it keeps, one for each length."""
-        return []
+        return [SeriesSpec(self.name, *length) for length in self.series.lengths] if self.series else []
 
     # --- checking ---
 
@@ -217,7 +205,17 @@ class View(Generic[S]):
         parse: Any = state.FromString
         return Codec(lambda s: typing.cast("Message", s).SerializeToString(deterministic=True), parse)
 
-    def _check_state(self) -> None:
+    def _windows_in(self, fresh: S) -> str:
+        fields = dataclasses.fields(fresh) if dataclasses.is_dataclass(fresh) else ()
+        names = [field.name for field in fields if isinstance(getattr(fresh, field.name), Windows)]
+        if len(names) > 1:
+            raise MisdeclaredError(
+                f"{self.place}: {self.state.__name__} has {len(names)} fields of type Windows ({', '.join(names)}): "
+                "a view keeps one series; put all its totals into one type"
+            )
+        return names[0] if names else ""
+
+    def _check_state(self) -> S:
         if dataclasses.is_dataclass(self.state) and "__slots__" not in vars(self.state):
             raise MisdeclaredError(f"{self.place}: {self.state.__name__} has no slots: write @dataclass(slots=True)")
         try:
@@ -230,6 +228,7 @@ class View(Generic[S]):
             raise MisdeclaredError(
                 f"{self.place}: decode(encode(...)) of a new {self.state.__name__} is not equal to it: correct its codec"
             )
+        return fresh
 
     def _check_events(self) -> None:
         for event, field in self.schema.events.items():

@@ -200,12 +200,13 @@ async def test_the_command_line_tells_the_status(running: Running) -> None:
     status = await run(str(AORIST), "status", "--json", address=running.process.address)
     assert status.returncode == 0, status.stderr
     shards = json.loads(status.stdout)["shards"]
-    assert [shard["partition"] for shard in shards] == list(range(8))
+    assert [shard["partition"] for shard in shards] == [*range(8), *range(8)]
+    assert {shard["view"] for shard in shards} == {"arm_motion", "arm_position"}
     assert {shard["phase"] for shard in shards} == {"SERVING"}
-    assert sum(int(shard["keys"]) for shard in shards) == 6
+    assert sum(int(shard["keys"]) for shard in shards) == 2 * 6
     table = await run(str(AORIST), "status", address=running.process.address)
     assert table.returncode == 0
-    assert table.stdout.count("SERVING") == 8
+    assert table.stdout.count("SERVING") == 16
 
 
 async def test_the_command_line_tells_what_is_set(running: Running) -> None:

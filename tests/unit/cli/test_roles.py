@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 ROLES = {
     "command-gateway": f"aorist takes commands of {ROOT.name} at 127.0.0.1:4711 (grpcio)\n",
     "query-gateway": f"aorist answers queries of {ROOT.name} at 127.0.0.1:4711 (grpcio)\n",
-    "materializer": f"aorist folds arm_position of {ROOT.name} at 127.0.0.1:4711 (grpcio)\n",
+    "materializer": f"aorist folds arm_motion, arm_position of {ROOT.name} at 127.0.0.1:4711 (grpcio)\n",
 }
 
 
@@ -50,13 +50,13 @@ def test_views_are_folded_once_each_and_all_without_a_name(run: Run, server: Ser
     run("materializer", "arm_position", "arm_position", "--duration", "0")
     assert server.views == ["arm_position"]
     run("materializer", "--duration", "0")
-    assert server.views == ["arm_position"]
+    assert server.views == ["arm_motion", "arm_position"]
 
 
 def test_a_view_that_is_not_declared_is_wrong_use(run: Run, server: Server) -> None:
     result = run("materializer", "arm_position", "arm_positions", "speed")
     assert result.exit_code == 2
-    assert "no view arm_positions, speed: this project declares arm_position" in result.stderr
+    assert "no view arm_positions, speed: this project declares arm_motion, arm_position" in result.stderr
     assert not server.settings
 
 

@@ -1,0 +1,152 @@
+"""Motion: how long an arm and each of its axes were in motion or still, in windows of a second, a minute and an hour.
+
+A resting arm still jitters, so a difference between two samples says little. Each axis has an anchor: a sample that leaves the band around
+it moves the anchor there. The axis is in motion until it has stayed within its band for a while; the arm is when any axis is. Time between
+two samples takes the verdict at the later one; what lies between samples too far apart was not observed.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from aorist.declare import Codec, Series, View, Windows
+from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
+from fleet.arms.v1.motion_pb2 import ArmMotionState, AxisMotionState, AxisTotals, MotionTotals
+
+BAND = 5e-4
+"""rad, or m: half the width of the band. Arms at rest were measured to jitter by up to 1e-4."""
+
+SETTLE_US = 200_000
+"""An axis is in motion until it has been in its band for so long."""
+
+MAX_GAP_US = 1_000_000
+"""Between samples further apart nothing was observed."""
+
+NEVER_US = -3_600_000_000
+"""Longer ago than any of these, at any time since 1970."""
+
+
+# region totals
+@dataclass(slots=True)
+class Totals:
+    """Microseconds of a window in which the arm, and each axis by its number, moved or was still."""
+
+    moving_us: int = 0
+    still_us: int = 0
+    moving_axes: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    still_axes: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+
+
+def add(into: Totals, more: Totals) -> None:
+    into.moving_us += more.moving_us
+    into.still_us += more.still_us
+    for axes, amounts in ((into.moving_axes, more.moving_axes), (into.still_axes, more.still_axes)):
+        for number, us in amounts.items():
+            axes[number] += us
+
+
+def pack_totals(totals: Totals) -> MotionTotals:
+    moving, still = totals.moving_axes, totals.still_axes
+    axes = [AxisTotals(axis=n, moving_us=moving.get(n, 0), still_us=still.get(n, 0)) for n in sorted({*moving, *still})]
+    return MotionTotals(moving_us=totals.moving_us, still_us=totals.still_us, axes=axes)
+
+
+def unpack_totals(message: MotionTotals) -> Totals:
+    totals = Totals(message.moving_us, message.still_us)
+    for axis in message.axes:
+        if axis.moving_us:
+            totals.moving_axes[axis.axis] = axis.moving_us
+        if axis.still_us:
+            totals.still_axes[axis.axis] = axis.still_us
+    return totals
+
+
+motion = Series(Totals, add=add, codec=Codec.through(MotionTotals, pack_totals, unpack_totals))
+# endregion
+
+
+@dataclass(slots=True)
+class Axis:
+    """`left_us`: when a sample last left the band around `anchor`."""
+
+    anchor: float
+    sampled_at_us: int
+    left_us: int = NEVER_US
+
+
+@dataclass(slots=True)
+class Arm:
+    """`left_us`: when any axis last left its band."""
+
+    sampled_at_us: int = NEVER_US
+    left_us: int = NEVER_US
+    axes: dict[int, Axis] = field(default_factory=dict)
+    windows: Windows[Totals] = field(default_factory=motion.windows)
+
+
+def pack(arm: Arm) -> ArmMotionState:
+    axes = [
+        AxisMotionState(axis=n, anchor=axis.anchor, sampled_at_us=axis.sampled_at_us, left_us=axis.left_us)
+        for n, axis in sorted(arm.axes.items())
+    ]
+    return ArmMotionState(sampled_at_us=arm.sampled_at_us, left_us=arm.left_us, axes=axes, windows=arm.windows.pack())
+
+
+def unpack(message: ArmMotionState) -> Arm:
+    axes = {axis.axis: Axis(axis.anchor, axis.sampled_at_us, axis.left_us) for axis in message.axes}
+    return Arm(message.sampled_at_us, message.left_us, axes, motion.unpack(message.windows))
+
+
+# region view
+arm_motion = View("arm_motion", events=ArmEvent, state=Arm, codec=Codec.through(ArmMotionState, pack, unpack))
+
+
+@arm_motion.apply
+def moved(arm: Arm, event: JointPositionsChanged) -> None:
+    at_us, axes, over = event.sampled_at_us, arm.axes, arm.windows.over
+    settled_us, left = at_us - SETTLE_US, False
+    cut_us: int | None = None
+    spans: Sequence[tuple[Totals, int]] = ()
+    for new in event.axes:
+        number, position = new.axis, new.position
+        if (axis := axes.get(number)) is None:
+            axes[number] = Axis(position, at_us)
+            continue
+        if axis.sampled_at_us != cut_us:  # else as the axis before: mostly all are sampled together
+            if not was_observed(axis, position, at_us):
+                continue
+            cut_us = axis.sampled_at_us
+            spans = over(cut_us, at_us)
+        axis.sampled_at_us = at_us
+        if not -BAND <= position - axis.anchor <= BAND:
+            axis.anchor, axis.left_us, left = position, at_us, True
+        moves = axis.left_us > settled_us
+        for totals, us in spans:
+            (totals.moving_axes if moves else totals.still_axes)[number] += us
+    if left:
+        arm.left_us = max(arm.left_us, at_us)
+    if at_us > arm.sampled_at_us:
+        if arm.sampled_at_us != cut_us:
+            spans = over(arm.sampled_at_us, at_us) if at_us - arm.sampled_at_us <= MAX_GAP_US else ()
+        count(spans, moves=arm.left_us > settled_us)
+        arm.sampled_at_us = at_us
+
+
+def was_observed(axis: Axis, position: float, at_us: int) -> bool:
+    """Whether the time since the last sample counts. Robots retry: late repeats change nothing. After a gap the axis begins anew."""
+    gap_us = at_us - axis.sampled_at_us
+    if gap_us > MAX_GAP_US:
+        axis.anchor, axis.sampled_at_us = position, at_us
+    return 0 < gap_us <= MAX_GAP_US
+
+
+def count(spans: Sequence[tuple[Totals, int]], *, moves: bool) -> None:
+    """For the arm as a whole."""
+    for totals, us in spans:
+        if moves:
+            totals.moving_us += us
+        else:
+            totals.still_us += us
+
+
+# endregion

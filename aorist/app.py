@@ -17,7 +17,7 @@ import structlog
 
 from aorist.adapters.etcd import EtcdOwnershipRegistry
 from aorist.adapters.local import LocalOwnershipRegistry
-from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
+from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSeriesStore, SqliteSnapshotStore
 from aorist.declare.project import Project
 from aorist.engine.materializer import Materializer
 from aorist.engine.ownership import Owner
@@ -67,6 +67,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
         database = Database(settings.db)
         stack.callback(database.close)
         events, store = SqliteEventLog(database), SqliteSnapshotStore(database)
+        series = SqliteSeriesStore(database, project.series())
         stack.callback(events.close)
         registry = LocalOwnershipRegistry(database.next_revision)
         stack.push_async_callback(registry.close)
@@ -74,7 +75,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
             events.create(topic)
         watched = Watched(stop)
         owner, materializer, _ = await stack.enter_async_context(
-            _worker(project, list(project.views), settings, (events, store, registry), watched)
+            _worker(project, list(project.views), settings, (events, store, series, registry), watched)
         )
         listener = _listener(settings)
         _add_commands(listener, project, settings, events)
@@ -125,7 +126,7 @@ async def serve_materializer(
         stack.push_async_callback(registry.close)
         watched = Watched(stop)
         owner, materializer, address = await stack.enter_async_context(
-            _worker(project, views, settings, (events, store, registry), watched)
+            _worker(project, views, settings, (events, store, open_series(store), registry), watched)
         )
         topics = [project.views[view].schema.topic for view in views]
 
@@ -230,11 +231,11 @@ async def _worker(
     project: Project,
     views: Sequence[str],
     settings: Settings,
-    ports: tuple[EventLog, SnapshotStore, OwnershipRegistry],
+    ports: tuple[EventLog, SnapshotStore, SeriesStore, OwnershipRegistry],
     watched: Watched,
 ) -> AsyncIterator[tuple[Owner, Materializer, str]]:
     """A worker: folds, answers gateways at the address given, owns its part. Leaves with a checkpoint of everything."""
-    events, store, registry = ports
+    events, store, series, registry = ports
     name = settings.member or f"{socket.gethostname()}-{os.getpid()}"
     partitions = {view: project.views[view].schema.topic.partitions for view in views}
     materializer = Materializer(
@@ -243,6 +244,7 @@ async def _worker(
         store,
         settings.checkpoint_interval_s,
         settings.max_uncheckpointed_events,
+        series,
     )
     listener = Listener(settings.transport, settings.worker_listen, settings.max_message_bytes)
     owner: Owner

@@ -9,7 +9,9 @@ from itertools import islice
 
 import structlog
 
-from aorist.engine.shard import Phase, Shard
+from aorist.declare.series import Closed
+from aorist.engine.series import ShardSeries
+from aorist.engine.shard import Entry, Phase, Shard
 from aorist.engine.threads import Fate, Thread
 from aorist.errors import StoreUnavailableError
 from aorist.failpoints import failpoint
@@ -30,6 +32,7 @@ def checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int]
 
     Step 1. Note position P and take the set of changed keys, in one moment.
     Step 2. Serialise their states, in slices. A state may by then hold events beyond P: its row says how far it is.
+            Of a view with series, write their closed windows before: only then may a row be without them.
     Step 3. Write the rows; all are durable when the call returns.
     Step 4. Write the checkpoint row: every event below P is in durable rows. It is the authority for a restore.
     Step 5. Commit P to the log, for lag tools only.
@@ -54,7 +57,9 @@ def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int
         shard.dirty = set()
     try:
         # Steps 2 and 3.
-        for rows in _rows(shard, changed):
+        for rows in (
+            _rows(shard, changed) if shard.series is None else _rows_after_windows(shard, shard.series, changed)
+        ):
             store.write_rows(shard.rows, rows)
             failpoint("after_rows")
         # Step 4.
@@ -89,22 +94,60 @@ def _rows(shard: Shard, keys: Iterable[bytes]) -> Iterator[Sequence[SnapshotRow]
         yield rows
 
 
+def _rows_after_windows(shard: Shard, series: ShardSeries, keys: Iterable[bytes]) -> Iterator[Sequence[SnapshotRow]]:
+    """As `_rows`; windows that have closed leave the states on the way, once they are durable."""
+    remaining = iter(keys)
+    while group := list(islice(remaining, WRITE)):
+        waiting: dict[bytes, tuple[int, Sequence[Closed]]] = {}
+        for entries in _entries(shard, group):
+            for key, entry in entries:
+                if closed := series.windows(entry.state).closed:
+                    waiting[key] = entry.offset, tuple(closed)
+        series.write(waiting)
+        encode = shard.view.codec.encode
+        rows: list[SnapshotRow] = []
+        for entries in _entries(shard, group):
+            for key, entry in entries:
+                if key in waiting:
+                    series.windows(entry.state).acknowledged(waiting[key][1])
+                rows.append(SnapshotRow(key, encode(entry.state), entry.offset, shard.epoch))
+        yield rows
+
+
+def _entries(shard: Shard, keys: Iterable[bytes]) -> Iterator[Sequence[tuple[bytes, Entry]]]:
+    """Of `keys`, SLICE at a time, each slice with the lock held."""
+    remaining = iter(keys)
+    while piece := list(islice(remaining, SLICE)):
+        with shard.lock:
+            if shard.broken:
+                raise _TakenOutError
+            yield [(key, shard.entries[key]) for key in piece]
+
+
 def forget_covered(shard: Shard, store: SnapshotStore) -> None:
     """For a standby: of its changed keys, forgets those that the owner's durable checkpoint covers, and no others. Blocks.
 
-    Forgetting more, a standby that becomes owner would take checkpoints past events of keys that nobody wrote. Raises
-    StoreUnavailableError.
+    Forgetting more, a standby that becomes owner would take checkpoints past events of keys that nobody wrote. The same goes for closed
+    windows. Raises StoreUnavailableError.
     """
     taken = store.read_checkpoint(shard.rows)
     if taken is None or (shard.checkpoint is not None and shard.checkpoint.next_offset >= taken.next_offset):
         return
     with shard.lock:
         changed, shard.dirty = shard.dirty, set()
+    waiting: dict[bytes, Sequence[Closed]] = {}
     remaining = iter(changed)
     while piece := list(islice(remaining, SLICE)):
         with shard.lock:
             entries = shard.entries
-            shard.dirty.update(k for k in piece if k not in entries or entries[k].offset >= taken.next_offset)
+            beyond = {k for k in piece if k not in entries or entries[k].offset >= taken.next_offset}
+            shard.dirty |= beyond
+            if shard.series is not None:
+                for key in entries.keys() & piece:
+                    covered = key not in beyond
+                    waiting[key] = shard.series.forget(key, entries[key].state, taken.next_offset, all_of_it=covered)
+    if shard.series is not None:
+        shard.series.note(waiting, shard.next_offset, taken.next_offset)
     shard.checkpoint = taken
 
 

@@ -13,11 +13,13 @@ from aorist.declare.view import View
 from aorist.engine.checkpoint import Checkpointer
 from aorist.engine.fold import MOST_BEYOND, Folder
 from aorist.engine.restore import refold, restore
+from aorist.engine.series import MOST_BEYOND as MOST_BEYOND_OF_SERIES
+from aorist.engine.series import ShardSeries
 from aorist.engine.shard import Shard
 from aorist.engine.stored import Stored, read_stored
 from aorist.engine.threads import Fate
 from aorist.errors import AoristError, LogTruncatedError, NoOwnerError, UnavailableError, UnknownTopicError
-from aorist.ports import EventLog, ShardRows, SnapshotStore
+from aorist.ports import EventLog, SeriesStore, ShardRows, SnapshotStore
 from aorist.position import NOTHING, Partition, ShardName
 
 AGAIN_S = (0.1, 5.0)
@@ -40,13 +42,15 @@ class Materializer:
         store: SnapshotStore,
         checkpoint_interval_s: float,
         most_beyond: int = MOST_BEYOND,
+        series: SeriesStore | None = None,
     ) -> None:
+        """`series`: where views that keep windows of time write them; needed where there is such a view."""
         self.views = {view.name: view for view in views}
         self.shards: dict[ShardName, Shard] = {}
-        self._events, self._store = events, store
+        self._events, self._store, self._series = events, store, series
         self.fate = Fate()
         self._folders = {
-            name: Folder(view, events.reader(name), self._repair, self.fate, most_beyond)
+            name: Folder(view, events.reader(name), self._repair, self.fate, _most_beyond(view, most_beyond))
             for name, view in self.views.items()
         }
         self._checkpointer = Checkpointer(
@@ -115,6 +119,9 @@ class Materializer:
         rows = ShardRows(view.name, view.build, described.id, name.partition)
         shard = self.shards[name] = Shard(view, Partition(topic, name.partition), rows, 0)
         shard.on_change = self.on_change
+        if view.series is not None:
+            assert self._series is not None, f"{view.name} keeps series: give its materializer a store for them"
+            shard.series = ShardSeries(view, described.id, self._series)
         try:
             next_offset = await self._until_there(name, restore, shard, self._store, self._events)
         except LogTruncatedError as error:
@@ -168,3 +175,7 @@ class Materializer:
         """Waits until every shard held now can answer, or stands still."""
         for shard in list(self.shards.values()):
             await shard.settled()
+
+
+def _most_beyond(view: View[Any], most_beyond: int) -> int:
+    return most_beyond if view.series is None else min(most_beyond, MOST_BEYOND_OF_SERIES)

@@ -34,7 +34,11 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
     decode = shard.view.codec.decode
     for page in store.read_rows(shard.rows):
         for row in page:
-            shard.entries[row.key] = Entry(decode(row.state), row.offset)
+            entry = shard.entries[row.key] = Entry(decode(row.state), row.offset)
+            if shard.series is not None and shard.series.windows(entry.state).closed:
+                shard.dirty.add(
+                    row.key
+                )  # nobody may have written them yet, and no event may come that would mark the key
     shard.row_offset = max((entry.offset for entry in shard.entries.values()), default=NOTHING)
     shard.checkpoint = checkpoint
     # Step 3.

@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from aorist.declare.view import View
+from aorist.engine.series import ShardSeries
 from aorist.errors import HaltedError, NoOwnerError, RestoringError, StaleError, UnavailableError, UnknownKeyError
 from aorist.ports import NO_LEADER, Checkpoint, Fetched, Record, ShardRows
 from aorist.position import NOTHING, Partition, ShardName
@@ -77,6 +78,7 @@ class Shard:
         self.end_offset = 0
         self.row_offset = NOTHING  # the newest event in any restored row: younger than this we may not answer
         self.checkpoint: Checkpoint | None = None
+        self.series: ShardSeries | None = None  # of a view that keeps windows of time
         self.unknown_events = 0
         self._looked_at = time.monotonic()  # when the end of the log was last seen
         self._at_end_at = -math.inf  # when it was last reached

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_tools import protoc
 
-from aorist.v1 import event_pb2, options_pb2, position_pb2, read_pb2
+from aorist.v1 import event_pb2, options_pb2, position_pb2, read_pb2, series_pb2
 from hatch_build import imports as from_wheels
 
 ROOT = Path(__file__).parents[3]
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 IMPORTS = (ROOT / "proto", Path(grpc_tools.__file__).parent / "_proto", Path(sysconfig.get_path("purelib")))
 """Where aorist/v1, google/protobuf and google/rpc lie."""
 
-IMPORTED = (event_pb2, options_pb2, position_pb2, read_pb2, refusals)
+IMPORTED = (event_pb2, options_pb2, position_pb2, read_pb2, series_pb2, refusals)
 """In the pool because they were imported, as in a domain file."""
 
 _numbers = itertools.count(1)

@@ -10,14 +10,15 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSnapshotStore
+from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSeriesStore, SqliteSnapshotStore
 from aorist.declare import View
 from aorist.engine import checkpoint as checkpoints
 from aorist.engine.fold import MOST_BEYOND, Folder
 from aorist.engine.restore import refold, restore
+from aorist.engine.series import ShardSeries
 from aorist.engine.shard import Phase, Shard
 from aorist.engine.threads import Fate
-from aorist.ports import Checkpoint, NewRecord, ShardRows, SnapshotStore
+from aorist.ports import Checkpoint, NewRecord, SeriesStore, ShardRows, SnapshotStore
 from aorist.position import Partition
 
 FAR = 10_000
@@ -32,6 +33,7 @@ class Rig:
         self.log_is_behind_s = 0  # by how much its clock is
         self.log = SqliteEventLog(database, clock_us=self.clock_us)
         self.store: SnapshotStore = SqliteSnapshotStore(database)
+        self.series: SeriesStore = SqliteSeriesStore(database, view.series_specs())
         self.topic = self.log.create(view.schema.topic)
         self.partition = Partition(self.topic.name, partition)
         self.rows = ShardRows(view.name, view.build, self.topic.id, partition)
@@ -55,6 +57,8 @@ class Rig:
         """Restores the shard under the next epoch, as a process does that has just started."""
         self._epoch += 1
         self.shard = Shard(self.view, self.partition, self.rows, self._epoch)
+        if self.view.series is not None:
+            self.shard.series = ShardSeries(self.view, self.topic.id, self.series)
         next_offset = restore(self.shard, self.store, self.log)
         self.folder = Folder(self.view, self.log.reader("test"), self._repair, Fate(), most_beyond)
         self.folder.hold(self.shard, next_offset)

@@ -9,9 +9,23 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aorist.declare import Codec, Series, View, Windows
+from aorist.declare import Codec, InRange, Series, View, Window, Windows
+from aorist.v1.series_pb2 import TimeRange
 from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
-from fleet.arms.v1.motion_pb2 import ArmMotionState, AxisMotionState, AxisTotals, MotionTotals
+from fleet.arms.v1.motion_pb2 import (
+    ArmMotionState,
+    ArmUtilisation,
+    AxisMotion,
+    AxisMotionState,
+    AxisTotals,
+    CompareMotionRequest,
+    GetMotionRequest,
+    GetMotionResponse,
+    ListMotionWindowsRequest,
+    Motion,
+    MotionTotals,
+    MotionWindow,
+)
 
 BAND = 5e-4
 """rad, or m: half the width of the band. Arms at rest were measured to jitter by up to 1e-4."""
@@ -98,7 +112,13 @@ def unpack(message: ArmMotionState) -> Arm:
 
 
 # region view
-arm_motion = View("arm_motion", events=ArmEvent, state=Arm, codec=Codec.through(ArmMotionState, pack, unpack))
+arm_motion = View(
+    "arm_motion",
+    events=ArmEvent,
+    state=Arm,
+    codec=Codec.through(ArmMotionState, pack, unpack),
+    ordered_by="sampled_at_us",
+)
 
 
 @arm_motion.apply
@@ -147,6 +167,62 @@ def count(spans: Sequence[tuple[Totals, int]], *, moves: bool) -> None:
             totals.moving_us += us
         else:
             totals.still_us += us
+
+
+# endregion
+
+
+def shares(moving_us: int, still_us: int, range_us: int) -> Motion:
+    seen_us = moving_us + still_us
+    return Motion(
+        moving=moving_us / range_us,
+        still=still_us / range_us,
+        unobserved=(range_us - seen_us) / range_us,
+        utilisation=moving_us / seen_us if seen_us else 0.0,
+        moving_us=moving_us,
+        still_us=still_us,
+    )
+
+
+def of_axes(totals: Totals, range_us: int) -> list[AxisMotion]:
+    moving, still = totals.moving_axes, totals.still_axes
+    return [
+        AxisMotion(axis=n, motion=shares(moving.get(n, 0), still.get(n, 0), range_us))
+        for n in sorted({*moving, *still})
+    ]
+
+
+# region queries
+@arm_motion.get
+def get(arm: Arm, ask: GetMotionRequest, found: InRange[Totals]) -> GetMotionResponse:
+    totals, range_us = found.totals, found.upto_us - found.from_us
+    return GetMotionResponse(
+        range=TimeRange(from_us=found.from_us, upto_us=found.upto_us),
+        motion=shares(totals.moving_us, totals.still_us, range_us),
+        coverage=(totals.moving_us + totals.still_us) / range_us,
+        axes=of_axes(totals, range_us),
+    )
+
+
+@arm_motion.windows
+def window(arm: Arm, ask: ListMotionWindowsRequest, found: Window[Totals]) -> MotionWindow:
+    totals, range_us = found.totals, found.window_s * 1_000_000
+    return MotionWindow(
+        start_us=found.start_us,
+        motion=shares(totals.moving_us, totals.still_us, range_us),
+        open=found.open,
+        axes=of_axes(totals, range_us),
+    )
+
+
+@arm_motion.list
+def compare(arm: Arm, ask: CompareMotionRequest, found: InRange[Totals]) -> ArmUtilisation | None:
+    seen_us = found.totals.moving_us + found.totals.still_us
+    coverage = seen_us / (found.upto_us - found.from_us)
+    if not seen_us or coverage < ask.min_coverage:
+        return None
+    stated = TimeRange(from_us=found.from_us, upto_us=found.upto_us)
+    return ArmUtilisation(utilisation=found.totals.moving_us / seen_us, coverage=coverage, range=stated)
 
 
 # endregion

@@ -6,6 +6,7 @@ from aorist.declare.commands import Commands
 from aorist.declare.given import given
 from aorist.declare.project import Project, find_root, load_project
 from aorist.declare.queries import Queries
+from aorist.declare.ranges import InRange, Window
 from aorist.declare.restating import restating
 from aorist.declare.series import Length, Series, Windows
 from aorist.declare.view import View
@@ -13,11 +14,13 @@ from aorist.declare.view import View
 __all__ = [
     "Codec",
     "Commands",
+    "InRange",
     "Length",
     "Project",
     "Queries",
     "Series",
     "View",
+    "Window",
     "Windows",
     "check_fold",
     "find_root",

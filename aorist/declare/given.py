@@ -6,10 +6,12 @@ given(arm_position, [JointPositionsChanged(...)]).ask(GetArmPositionRequest(arm_
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 from google.protobuf.message import Message
 
+from aorist.declare.ranges import Held, Piece, pieces
 from aorist.declare.view import Query, View
 from aorist.errors import MisdeclaredError, UnknownKeyError
 
@@ -44,6 +46,8 @@ class Given:
             raise MisdeclaredError(f"view `{self._view.name}` answers no {type(request).__name__}")
         if query.shape.kind == "list":
             return Asked(self._list(query, request))
+        if query.shape.kind == "windows":
+            return Asked(self._windows(query, request))
         key = self._key_of(request)
         if key not in self.states:
             raise UnknownKeyError(f"no event of {key.decode()} has been folded")
@@ -55,11 +59,35 @@ class Given:
             item = self._answer(query, request, key)
             if item is not None:
                 getattr(response, query.shape.items).append(item)
+        if query.shape.descending:
+            getattr(response, query.shape.items).sort(key=attrgetter(query.shape.descending), reverse=True)
         return response
 
-    def _answer(self, query: Query, request: Message, key: bytes) -> Any:
+    def _windows(self, query: Query, request: Any) -> Message:
+        """All that begin in the range, on one page."""
+        key = self._key_of(request)
+        if key not in self.states:
+            raise UnknownKeyError(f"no event of {key.decode()} has been folded")
+        state, asked = self._copy(key), getattr(request, query.shape.range)
+        piece = Piece(request.window_s, asked.from_us, asked.upto_us)
+        response = query.shape.response()
+        for window in Held(getattr(state, self._view.windows_field), [piece]).windows(request.window_s):
+            getattr(response, query.shape.items).append(query.function(state, request, window))
+        query.shape.fill_in_key(response, self._view.schema.key, key)
+        return response
+
+    def _copy(self, key: bytes) -> Any:
         codec = self._view.codec
-        answer = query.function(codec.decode(codec.encode(self.states[key])), request)
+        return codec.decode(codec.encode(self.states[key]))
+
+    def _answer(self, query: Query, request: Message, key: bytes) -> Any:
+        state, found = self._copy(key), []
+        if query.shape.range:
+            asked, series = getattr(request, query.shape.range), self._view.series
+            assert series is not None
+            held = Held(getattr(state, self._view.windows_field), pieces(series, asked.from_us, asked.upto_us))
+            found = [held.total(asked.from_us, asked.upto_us)]
+        answer = query.function(state, request, *found)
         if answer is not None:
             query.shape.fill_in_key(answer, self._view.schema.key, key)
         return answer

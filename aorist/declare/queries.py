@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from google.protobuf.descriptor import FieldDescriptor as Kind
 from google.protobuf.message import Message
 
 from aorist.declare.descriptors import FileDescriptor, MethodDescriptor, class_of
@@ -19,16 +20,26 @@ from aorist.declare.schema import (
     set_key_field,
 )
 from aorist.errors import MisdeclaredError
-from aorist.v1 import options_pb2, read_pb2
+from aorist.v1 import options_pb2, read_pb2, series_pb2
+
+_NUMBERS = {
+    Kind.CPPTYPE_DOUBLE,
+    Kind.CPPTYPE_FLOAT,
+    Kind.CPPTYPE_INT32,
+    Kind.CPPTYPE_INT64,
+    Kind.CPPTYPE_UINT32,
+    Kind.CPPTYPE_UINT64,
+}
 
 
 @dataclass(frozen=True)
 class QueryShape:
     """One rpc of a query service. Names are those of fields.
 
-    kind: `get` (one key), `watch` (one key, stream) or `list` (all keys). header: of the ReadHeader in the response (repeated in lists).
-    read: of the ReadOptions in the request. keyed: where in an answer the key goes, as (field of the response or "" for itself, names).
-    items, missing: lists only. interval: whether a watch can be rate-limited.
+    kind: `get` (one key), `watch` (one key, stream), `windows` (one key, page by page of its windows) or `list` (all keys).
+    header: of the ReadHeader in the response (repeated in lists). read: of the ReadOptions in the request. keyed: where in an answer the
+    key goes, as (field of the response or "" for itself, names). items: of lists and windows. missing: lists only. interval: whether a
+    watch can be rate-limited. range: of the TimeRange in the request, if it asks for one. descending: what orders a list over a range.
     """
 
     method: MethodDescriptor
@@ -44,6 +55,8 @@ class QueryShape:
     keyed_part: str = ""
     keyed: tuple[str, ...] = ()
     interval: bool = False
+    range: str = ""
+    descending: str = ""
 
     def fill_in_key(self, answer: Message, key_fields: tuple[str, ...], key: bytes) -> None:
         """Sets the fields of `answer` (of an item, in lists) that are marked as key."""
@@ -90,9 +103,11 @@ def shape_of(request: type[Message], schema: EventSchema, view: str | None = Non
     read = field_of_type(request.DESCRIPTOR, read_pb2.ReadOptions)
     if read is None:
         raise MisdeclaredError(f"{where}: {request.DESCRIPTOR.name} needs one field of type aorist.v1.ReadOptions")
-    if "page_token" in request.DESCRIPTOR.fields_by_name:
-        return _list_shape(where, method, answerer, request, response, read, schema)
-    kind = "watch" if method.server_streaming else "get"
+    over = _range_in(where, method, request)
+    paged = "page_token" in request.DESCRIPTOR.fields_by_name
+    if paged and not (over and marked_fields(request.DESCRIPTOR, "route")):
+        return _list_shape(where, method, answerer, request, response, read, over, schema)
+    kind = "windows" if paged else "watch" if method.server_streaming else "get"
     header = field_of_type(response.DESCRIPTOR, read_pb2.ReadHeader)
     if header is None:
         raise MisdeclaredError(f"{where}: {response.DESCRIPTOR.name} needs one field of type aorist.v1.ReadHeader")
@@ -106,6 +121,7 @@ def shape_of(request: type[Message], schema: EventSchema, view: str | None = Non
         check_key_field(request.DESCRIPTOR, name, f"key of topic {schema.topic.name}", like=next(iter(schema.events)))
     part, keyed = _key_in(response, schema, where)
     interval = "min_interval_ms" in request.DESCRIPTOR.fields_by_name
+    items, item = _windows_in(where, request, response) if kind == "windows" else ("", response)
     return QueryShape(
         method,
         answerer,
@@ -114,11 +130,36 @@ def shape_of(request: type[Message], schema: EventSchema, view: str | None = Non
         response,
         read,
         header,
-        response,
+        item,
+        items,
         keyed_part=part,
         keyed=keyed,
         interval=interval,
+        range=over,
     )
+
+
+def _range_in(where: str, method: MethodDescriptor, request: type[Message]) -> str:
+    over = field_of_type(request.DESCRIPTOR, series_pb2.TimeRange) or ""
+    if over and method.server_streaming:
+        raise MisdeclaredError(f"{where}: a range is asked for once: remove `stream`, or the aorist.v1.TimeRange")
+    return over
+
+
+def _windows_in(where: str, request: type[Message], response: type[Message]) -> tuple[str, type[Message]]:
+    """The field that takes the windows of a page, and its type."""
+    lacking = [name for name in ("window_s", "page_size") if name not in request.DESCRIPTOR.fields_by_name]
+    if lacking:
+        raise MisdeclaredError(
+            f"{where}: {request.DESCRIPTOR.name} asks for windows page by page: give it `uint32 {lacking[0]}`"
+        )
+    items = [f for f in response.DESCRIPTOR.fields if f.is_repeated and f.message_type]
+    if len(items) != 1 or "next_page_token" not in response.DESCRIPTOR.fields_by_name:
+        raise MisdeclaredError(
+            f"{where}: {response.DESCRIPTOR.name} needs `string next_page_token` and one repeated message field for its windows, it has "
+            f"{len(items)}"
+        )
+    return items[0].name, class_of(items[0].message_type)
 
 
 def _list_shape(
@@ -128,6 +169,7 @@ def _list_shape(
     request: type[Message],
     response: type[Message],
     read: str,
+    over: str,
     schema: EventSchema,
 ) -> QueryShape:
     if method.server_streaming or "page_size" not in request.DESCRIPTOR.fields_by_name:
@@ -153,7 +195,37 @@ def _list_shape(
             f"{where}: {item.DESCRIPTOR.name} must mark exactly the key of topic {schema.topic.name} ({', '.join(schema.key)}) with "
             f"[(aorist.v1.key) = true], or nobody could tell its items apart; it marks {', '.join(keyed) or 'nothing'}"
         )
-    return QueryShape(method, view, "list", request, response, read, header, item, items[0].name, missing, "", keyed)
+    return QueryShape(
+        method,
+        view,
+        "list",
+        request,
+        response,
+        read,
+        header,
+        item,
+        items[0].name,
+        missing,
+        keyed=keyed,
+        range=over,
+        descending=_order_of(where, item, over),
+    )
+
+
+def _order_of(where: str, item: type[Message], over: str) -> str:
+    """The number that orders a list over a range; empty: the list is in the order of its keys."""
+    marked = marked_fields(item.DESCRIPTOR, "descending")
+    if bool(marked) != bool(over):
+        raise MisdeclaredError(
+            f"{where}: a list over a range, and no other, is ordered by a number: mark one of {item.DESCRIPTOR.name} with "
+            "[(aorist.v1.descending) = true]"
+            if over
+            else f"{where}: {item.DESCRIPTOR.name}.{marked[0].name} is marked (aorist.v1.descending), but the list is in the order of its "
+            "keys: unmark it, or ask for an aorist.v1.TimeRange"
+        )
+    if len(marked) > 1 or any(field.is_repeated or field.cpp_type not in _NUMBERS for field in marked):
+        raise MisdeclaredError(f"{where}: {item.DESCRIPTOR.name} marks what is not one number (aorist.v1.descending)")
+    return marked[0].name if marked else ""
 
 
 def _key_in(response: type[Message], schema: EventSchema, where: str) -> tuple[str, tuple[str, ...]]:
@@ -197,18 +269,34 @@ class Queries:
 
     def merge_by_key(self, request: type[Message]) -> None:
         """Lists asked for with `request` are merged in the order of their keys, page by page, each key once."""
+        if self._list(request).descending:
+            raise MisdeclaredError(
+                f"{place_here()}: lists asked for with {request.DESCRIPTOR.name} are ordered by a number: use merge_descending"
+            )
+        self._merged.add(request.DESCRIPTOR.full_name)
+
+    def merge_descending(self, request: type[Message]) -> None:
+        """Lists over a range are merged by the number marked (aorist.v1.descending), highest first, each key once."""
+        if not self._list(request).descending:
+            raise MisdeclaredError(
+                f"{place_here()}: nothing orders the lists asked for with {request.DESCRIPTOR.name} but their keys: use merge_by_key"
+            )
+        self._merged.add(request.DESCRIPTOR.full_name)
+
+    def _list(self, request: type[Message]) -> QueryShape:
         shape = next((s for s in self.shapes if s.request is request), None)
         if shape is None or shape.kind != "list":
             raise MisdeclaredError(
                 f"{place_here()}: {request.DESCRIPTOR.name} asks for no list of {self.service.full_name}: merge what its lists take"
             )
-        self._merged.add(request.DESCRIPTOR.full_name)
+        return shape
 
     def complete(self) -> None:
         """Raises MisdeclaredError for a list nobody said how to merge."""
         for shape in self.shapes:
             if shape.kind == "list" and shape.request.DESCRIPTOR.full_name not in self._merged:
+                how = "merge_descending" if shape.descending else "merge_by_key"
                 raise MisdeclaredError(
                     f"{self.place}: nothing says how {shape.method.name} merges the partitions' answers: add "
-                    f"`.merge_by_key({shape.request.DESCRIPTOR.name})`"
+                    f"`.{how}({shape.request.DESCRIPTOR.name})`"
                 )

@@ -29,6 +29,7 @@ from aorist.declare.handlers import (
     signature_of,
 )
 from aorist.declare.queries import QueryShape, methods_answered_by, shape_of
+from aorist.declare.ranges import InRange, Window
 from aorist.declare.schema import EventSchema, check_whole_field, schema_of
 from aorist.declare.series import Series, Windows
 from aorist.errors import MisdeclaredError
@@ -42,7 +43,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 class Query:
     """One handler of a view with the shape of its rpc."""
 
-    function: Callable[[Any, Any], Message | None]
+    function: Callable[..., Message | None]
     shape: QueryShape
 
 
@@ -114,16 +115,25 @@ class View(Generic[S]):
     def get(self, handler: Handler) -> Handler:
         """Answers a query for one key.
 
-        Such as `def get(arm: Arm, ask: GetArmPositionRequest) -> GetArmPositionResponse`.
+        Such as `def get(arm: Arm, ask: GetArmPositionRequest) -> GetArmPositionResponse`. Where the request holds an aorist.v1.TimeRange,
+        the totals of that range come third: `def get(arm: Arm, ask: GetMotionRequest, found: InRange[Totals]) -> GetMotionResponse`.
         """
         return self._query(handler, "get")
 
     def list(self, handler: Handler) -> Handler:
         """Gives one key's part of a list, or None to leave it out. The library pages, scatters and merges.
 
-        Such as `def each(arm: Arm, ask: ListArmPositionsRequest) -> ArmPosition | None`.
+        Such as `def each(arm: Arm, ask: ListArmPositionsRequest) -> ArmPosition | None`. A list over a range is ordered by a number, and
+        its handler takes the key's totals third, as in `get`.
         """
         return self._query(handler, "list")
+
+    def windows(self, handler: Handler) -> Handler:
+        """Gives one window's part of an answer that lists the windows of one key. The library finds and pages them.
+
+        Such as `def window(arm: Arm, ask: ListMotionWindowsRequest, found: Window[Totals]) -> MotionWindow`.
+        """
+        return self._query(handler, "windows")
 
     def watch(self, handler: Handler) -> Handler:
         """As `get`, for a stream: now, then whenever the key changes."""
@@ -156,7 +166,7 @@ class View(Generic[S]):
         return [method for file in files.values() for method in methods_answered_by(file, self.name)]
 
     def _query(self, handler: Handler, kind: str) -> Handler:
-        takes, gives = signature_of(handler, "state", "ask")
+        takes, gives = signature_of(handler, "state", "ask", *self._third(handler, kind))
         self._check_is_state(handler, takes[0])
         ask = message_type(handler, takes[1], "request")
         if kind == "list" and (isinstance(gives, types.UnionType) or typing.get_origin(gives) is typing.Union):
@@ -167,8 +177,10 @@ class View(Generic[S]):
         except MisdeclaredError as error:
             misdeclared(handler, str(error))
         if shape.kind != kind:
-            misdeclared(handler, f"{shape.method.full_name} is a {shape.kind}: use `@{self.name}.{shape.kind}`")
-        expected = shape.item if kind == "list" else shape.response
+            what = "lists windows" if shape.kind == "windows" else f"is a {shape.kind}"
+            misdeclared(handler, f"{shape.method.full_name} {what}: use `@{self.name}.{shape.kind}`")
+        self._check_found(handler, shape, takes[2:])
+        expected = shape.item if kind in ("list", "windows") else shape.response
         if answer is not expected:
             misdeclared(
                 handler, f"must return {expected.__name__}, as {shape.method.full_name} does, not {answer.__name__}"
@@ -181,6 +193,28 @@ class View(Generic[S]):
             )
         self.queries[name] = Query(handler, shape)
         return handler
+
+    @staticmethod
+    def _third(handler: Callable[..., Any], kind: str) -> tuple[str, ...]:
+        """The parameter that a handler over a range has beyond the others: taken as there, so that what is wrong with it can be said."""
+        code = getattr(handler, "__code__", None)
+        return ("found",) if kind == "windows" or (code is not None and code.co_argcount == 3) else ()
+
+    def _check_found(self, handler: Callable[..., Any], shape: QueryShape, takes: Sequence[Any]) -> None:
+        """`takes`: the type of the third parameter, if there is one."""
+        asks = f"{shape.request.DESCRIPTOR.name} asks for {'a' if shape.range else 'no'} range (aorist.v1.TimeRange)"
+        if not shape.range and takes:
+            misdeclared(handler, f"{asks}: remove its third parameter")
+        if not shape.range:
+            return
+        if self.series is None:
+            misdeclared(
+                handler, f"{asks}, but view `{self.name}` keeps no series: give its state a field of type Windows"
+            )
+        kind = Window if shape.kind == "windows" else InRange
+        if not takes or typing.get_origin(takes[0]) is not kind or get_args(takes[0]) != (self.series.totals,):
+            totals = self.series.totals.__name__
+            misdeclared(handler, f"{asks}: its third parameter must be `found: {kind.__name__}[{totals}]`")
 
     def _event_field(self, event: type[Message], where: str) -> str:
         field = self.schema.events.get(event)

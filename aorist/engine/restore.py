@@ -36,9 +36,8 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
         for row in page:
             entry = shard.entries[row.key] = Entry(decode(row.state), row.offset)
             if shard.series is not None and shard.series.windows(entry.state).closed:
-                shard.dirty.add(
-                    row.key
-                )  # nobody may have written them yet, and no event may come that would mark the key
+                # Nobody may have written them yet, and no event may come that would mark the key.
+                shard.dirty.add(row.key)
     shard.row_offset = max((entry.offset for entry in shard.entries.values()), default=NOTHING)
     shard.checkpoint = checkpoint
     # Step 3.

@@ -29,6 +29,9 @@ MOST_WAITING = 20_000
 GRACE_S = 0.5
 """How much longer than its questions a call to a worker may take before the worker counts as unreachable."""
 
+STORE_S = 10.0
+"""How much longer than its wait for freshness a question about a range of time may take: the store is read for it."""
+
 Answering: TypeAlias = "asyncio.Future[worker_pb2.Answer]"
 Asked: TypeAlias = tuple[ShardName, worker_pb2.Question, float, Answering]
 """About which shard, what, until when (`time.monotonic()`) an answer is of use, where it goes. A plain tuple: one for every query."""
@@ -57,6 +60,9 @@ class Worker:
 
     def ask(self, shard: ShardName, question: worker_pb2.Question, deadline: float) -> Awaitable[worker_pb2.Answer]:
         """Its answer, which may be an error; NoOwnerError after `give_up`. Raises OverloadedError, UnreachableError."""
+        if question.over_range:
+            question.timeout_ms = max(0, int((deadline - time.monotonic()) * 1000))
+            return self._ask_alone(shard, question, max(deadline, time.monotonic()) + STORE_S)
         if question.HasField("read") and _asks_much(question.read):
             return self._ask_patiently(shard, question, deadline)
         return self._enqueue((shard, question, deadline, self._loop.create_future()))
@@ -74,12 +80,17 @@ class Worker:
         answer = await self._enqueue((shard, at_once, 0, self._loop.create_future()))
         if reason_of(answer.error) not in (StaleError.reason, HaltedError.reason):
             return answer
-        alone: Answering = self._loop.create_future()
-        asked = [(shard, question, deadline, alone)]  # what there is may be good enough for `on_stale`
-        sending = self._loop.create_task(self._send(asked))
-        self._alone[sending] = asked
+        return await self._ask_alone(shard, question, deadline)  # what there is may be good enough for `on_stale`
+
+    async def _ask_alone(self, shard: ShardName, question: worker_pb2.Question, deadline: float) -> worker_pb2.Answer:
+        if len(self._alone) >= MOST_WAITING:
+            raise OverloadedError(f"{MOST_WAITING} questions wait at {self.address} already: ask again later")
+        answer: Answering = self._loop.create_future()
+        alone = (shard, question, deadline, answer)
+        sending = self._loop.create_task(self._send([alone]))
+        self._alone[sending] = [alone]
         try:
-            return await alone
+            return await answer
         finally:
             del self._alone[sending]
             sending.cancel()

@@ -21,6 +21,9 @@ from aorist.serve.rules import Rules
 from aorist.serve.transport import Listener
 from aorist.v1 import read_pb2, status_pb2, worker_pb2
 
+LAST_US = 3_600_000_000
+"""The range of a query that could ask for one and does not: so much up to now."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -51,6 +54,7 @@ class Gateway:
     def __init__(self, shape: QueryShape, schema: EventSchema, router: Router, limits: Limits) -> None:
         self._shape, self._router, self._limits = shape, router, limits
         self._view, self._read, self._max_wait_s = shape.view, shape.read, limits.max_wait_ms / 1000
+        self._over_range = bool(shape.range)
         self._rules = Rules(shape.request, max_skew_ms=0)
         self._key_of, self._partition_for = schema.key_of(), schema.partition_for()
         self._placed_by_key = schema.partition_by == schema.key
@@ -60,8 +64,10 @@ class Gateway:
     async def get(self, request: Any) -> bytes:
         """One key: the owner's answer, passed on as it is."""
         self._rules.check(request)
-        answer = await self._router.ask(self._about_key(request), self._deadline(request))
-        return answer.response
+        question = self._about_key(request)
+        if self._shape.kind == "windows":
+            question.limit = self._page_size(request)
+        return (await self._router.ask(question, self._deadline(request))).response
 
     async def watch(self, request: Any) -> AsyncIterator[bytes]:
         """One key, now and on."""
@@ -72,16 +78,12 @@ class Gateway:
             yield response
 
     async def list(self, request: Any) -> Message:
-        """All keys: every partition is asked for a page, and the pages are merged in the order of their keys.
+        """All keys: every partition is asked for a page, and the pages are merged in the order of their keys, or of what stands for it.
 
         A partition that cannot answer is named in the answer; when none can, or one is staler than allowed, the call fails.
         """
         self._rules.check(request)
-        size = request.page_size or self._limits.default_page_size
-        if size > self._limits.max_page_size:
-            raise InvalidRequestError(
-                [Violation("page_size", f"is {size}, at most {self._limits.max_page_size} are given at once")]
-            )
+        size = self._page_size(request)
         after, deadline = _decode_token(request.page_token), self._deadline(request)
         asked = [self._ask_page(request, partition, after, size, deadline) for partition in range(self._partitions)]
         results = await asyncio.gather(*asked)
@@ -104,6 +106,14 @@ class Gateway:
             items.append(self._shape.item.FromString(entry.item))
         response.next_page_token = _encode_token(last) if last is not None else ""
         return response  # type: ignore[no-any-return]
+
+    def _page_size(self, request: Any) -> int:
+        size: int = request.page_size or self._limits.default_page_size
+        if size > self._limits.max_page_size:
+            raise InvalidRequestError(
+                [Violation("page_size", f"is {size}, at most {self._limits.max_page_size} are given at once")]
+            )
+        return size
 
     async def _ask_page(
         self, request: Any, partition: int, after: bytes, size: int, deadline: float
@@ -131,6 +141,10 @@ class Gateway:
         return self._question(request, partition, key)
 
     def _question(self, request: Any, partition: int, key: bytes) -> worker_pb2.Question:
+        if self._over_range and not request.HasField(self._shape.range):
+            asked = getattr(request, self._shape.range)
+            asked.upto_us = time.time_ns() // 1000
+            asked.from_us = asked.upto_us - LAST_US
         return worker_pb2.Question(
             view=self._view,
             topic=self._topic,
@@ -139,6 +153,7 @@ class Gateway:
             request=request.SerializeToString(),
             key=key,
             read=getattr(request, self._read) if request.HasField(self._read) else None,
+            over_range=self._over_range,
         )
 
     def _deadline(self, request: Any) -> float:

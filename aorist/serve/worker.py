@@ -13,9 +13,17 @@ from google.protobuf.message import Message
 from aorist.declare.view import Query, View
 from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Shard
-from aorist.errors import AoristError, InvalidRequestError, NoOwnerError, UnknownKeyError, Violation
+from aorist.errors import (
+    AoristError,
+    InvalidRequestError,
+    NoOwnerError,
+    StoreUnavailableError,
+    UnknownKeyError,
+    Violation,
+)
 from aorist.position import NOTHING, ShardName
 from aorist.serve.errors import status_of
+from aorist.serve.ranges import answer_over_range
 from aorist.serve.transport import BugError, Listener
 from aorist.v1 import read_pb2, status_pb2, worker_pb2
 
@@ -24,6 +32,12 @@ CHUNK = 50
 
 MOST_EXAMINED = 10_000
 """Keys of a list looked at for one page: a filter that leaves nearly everything out does not hold up the rest."""
+
+MOST_READING = 64
+"""Questions for which the store is read at once; others wait for their turn."""
+
+STORE_S = 8.0
+"""How long one of them may take: less than the gateway waits, which would take the worker for dead."""
 
 log = structlog.get_logger()
 
@@ -51,13 +65,14 @@ class WorkerService:
 
     def __init__(self, materializer: Materializer, check_lease: Callable[[], None]) -> None:
         self._materializer, self._check_lease = materializer, check_lease
+        self._reading = asyncio.Semaphore(MOST_READING)
 
     async def ask(self, request: worker_pb2.AskRequest) -> worker_pb2.AskResponse:
         """All answers, in order. Those that ask for more than there is wait for it, side by side; all others are given at once."""
         response, late = worker_pb2.AskResponse(), []
         for question in request.questions:
             answer = response.answers.add()  # filled in place: to put them together afterwards would copy each
-            if question.store_will_do or (question.HasField("read") and self._is_late(question)):
+            if question.store_will_do or question.over_range or (question.HasField("read") and self._is_late(question)):
                 late.append(self._wait_and_answer(question, answer))
             else:
                 self._answer(question, answer, stale=False)
@@ -79,14 +94,36 @@ class WorkerService:
                 await self._answer_from_store(question, answer)
                 return
             shard = self._materializer.shard(ShardName(question.view, question.partition))
-            stale = await shard.fresh(question.read, question.timeout_ms / 1000)
+            late = question.HasField("read") and self._is_late(question)
+            stale = await shard.fresh(question.read, question.timeout_ms / 1000) if late else False
+            if question.over_range:
+                await self._answer_over_range(question, answer, stale=stale)
+                return
         except Exception as error:  # noqa: BLE001  # the store's answers go through domain code, too
             _fail(answer, error, question)
         else:
             self._answer(question, answer, stale=stale)
 
+    async def _answer_over_range(
+        self, question: worker_pb2.Question, answer: worker_pb2.Answer, *, stale: bool
+    ) -> None:
+        """As `_answer`, with the store of time series read on other threads meanwhile."""
+        shard, query, ask = self._find(question)
+        self._check_role(shard, question)
+        answer.epoch = shard.epoch
+        try:
+            async with self._reading, asyncio.timeout(STORE_S):
+                await answer_over_range(answer, shard, query, ask, question, stale=stale)
+        except UnknownKeyError as error:  # is an answer, as above
+            answer.error.CopyFrom(status_of(error))
+        except TimeoutError:
+            raise StoreUnavailableError(f"{shard.name}: {STORE_S:.0f} s were not enough to read the range") from None
+        self._check_role(shard, question)
+
     async def _answer_from_store(self, question: worker_pb2.Question, answer: worker_pb2.Answer) -> None:
         name = ShardName(question.view, question.partition)
+        if question.over_range:
+            raise NoOwnerError(f"{name} answers over ranges from memory and the store of series together")
         stored = await asyncio.to_thread(self._materializer.stored, name, question.key)
         view = self._materializer.views[name.view]
         query, ask = _query(view, question)

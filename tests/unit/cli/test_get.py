@@ -122,7 +122,7 @@ def test_a_gateway_that_is_not_there_is_named(run: Run, gateway: Gateway) -> Non
     ("arguments", "sentence"),
     [
         (["arm_positon", "r1"], "no view arm_positon answers queries; did you mean arm_position?"),
-        (["zzz", "r1"], "no view zzz answers queries; there are arm_position"),
+        (["zzz", "r1"], "no view zzz answers queries; there are arm_motion, arm_position"),
         (["arm_position", "r1", "r2"], "view arm_position is asked by arm_id: 1 argument(s), not 2"),
         (["arm_position"], "Missing argument 'KEY...'"),
         (

@@ -119,7 +119,7 @@ async def serve_materializer(
     """A worker for `views` on Kafka, Cassandra and etcd. `on_ready` gets its address once it answers for all that it should own."""
     _set_up_process()
     async with AsyncExitStack() as stack:
-        events, store = open_log(settings), open_store(settings)
+        events, store = open_log(settings, readers=len(views)), open_store(settings)
         stack.callback(events.close)
         stack.callback(store.close)
         registry = open_registry(settings)
@@ -149,11 +149,12 @@ def _set_up_process() -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MOST_STALLED, "aorist"))
 
 
-def open_log(settings: Settings) -> KafkaEventLog:
-    """The event log that the settings name."""
+def open_log(settings: Settings, readers: int = 1) -> KafkaEventLog:
+    """The event log that the settings name, for so many readers at a time."""
     with _extra("kafka"):
         from aorist.adapters.kafka import KafkaEventLog
-    return KafkaEventLog(_needed(settings, "kafka"), replicas=settings.replicas)
+    fetch_bytes = settings.fetch_memory_mb * 2**20 // readers
+    return KafkaEventLog(_needed(settings, "kafka"), replicas=settings.replicas, fetch_bytes=fetch_bytes)
 
 
 def open_store(settings: Settings) -> CassandraSnapshotStore:

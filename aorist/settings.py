@@ -94,6 +94,12 @@ class Settings:
     max_uncheckpointed_events: int = _set(
         10_000_000, "Events a shard folds beyond its last checkpoint before it pauses.", least=1000, most=10**12
     )
+    fetch_memory_mb: int = _set(
+        64,
+        "Memory for events that are fetched and not folded yet, in MiB, for all views of a process.",
+        least=8,
+        most=65_536,
+    )
     max_wait_ms: int = _set(
         2000, "How long a query waits for a fresh enough answer unless it says so itself.", most=600_000
     )

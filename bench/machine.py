@@ -66,7 +66,16 @@ def cpu_s(pid: int | str = "self") -> float:
 
 
 def rss_bytes(pid: int | str = "self") -> int:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return _status_bytes(pid, "VmRSS")
+
+
+def peak_bytes(pid: int | str = "self") -> int:
+    """The most that `rss_bytes` has been."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def _status_bytes(pid: int | str, name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found.group(1)) * 1024 if found else 0
 
 

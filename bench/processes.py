@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-from bench.machine import cpu_s, on_cores, rss_bytes
+from bench.machine import cpu_s, on_cores, peak_bytes, rss_bytes
 from bench.measure import NotMeasuredError
 from stack.process import tied
 
@@ -51,6 +51,9 @@ class Child:
 
     def rss_bytes(self) -> int:
         return rss_bytes(self.pid)
+
+    def peak_bytes(self) -> int:
+        return peak_bytes(self.pid)
 
     def line(self, begins: str, timeout_s: float = READY_S) -> str:
         """The rest of the next line that begins so; other lines are passed over. Raises NotMeasuredError."""

@@ -20,6 +20,7 @@ OWNING = (
     "standbys",
     "checkpoint_interval_s",
     "max_uncheckpointed_events",
+    "fetch_memory_mb",
 )
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
+from aorist.settings import Settings
 from bench.load import Load, Running, run
 from bench.measure import Aim, Line, NotMeasuredError, Outcome, percentile
 from bench.rig import Filled, Rig
@@ -45,7 +46,9 @@ class Round(NamedTuple):
     during_p99: float
     idle_p50: float
     idle_p99: float
+    peak_mib: float
     rss_mib: float
+    budget_mib: float
 
 
 def measure(rig: Rig) -> Outcome:
@@ -83,7 +86,9 @@ def _lines(rounds: Sequence[Round]) -> list[Line]:
         ),
         Line("... query p99", "ms", of("during_p99"), of("idle_p99"), idle, less_is_better=True, aim=Aim(20, 10)),
         Line("... the checkpoint takes", "s", of("checkpoint_s")),
-        Line("memory of that worker", "MiB", of("rss_mib")),
+        Line("memory of that worker at most", "MiB", of("peak_mib")),
+        Line("... caught up", "MiB", of("rss_mib")),
+        Line("... of it, what events not folded yet may take (fetch_memory_mb)", "MiB", of("budget_mib")),
     ]
 
 
@@ -105,7 +110,7 @@ def _round(rig: Rig, filled: Filled, keys: int, number: int) -> Round:
         busy = Running(address, load, rig.cores).served()
         _wait(lambda: looks[-1].folded >= filled.events, "the end of the backlog")
         idle = run(address, Load("get", 16, 2, 0.3, 1.0 if rig.quick else 2.0, arms=KNOWN, rate=RATE), rig.cores, [])
-        rss_mib = worker.rss_bytes() / 2**20
+        peak_mib, rss_mib = worker.peak_bytes() / 2**20, worker.rss_bytes() / 2**20
     began, ended = _checkpoint(looks)
     end = next(look.at_s for look in looks if look.folded >= filled.events)
     if end < ended:
@@ -122,7 +127,9 @@ def _round(rig: Rig, filled: Filled, keys: int, number: int) -> Round:
         percentile(during, 0.99),
         idle.p50_ms,
         idle.p99_ms,
+        peak_mib,
         rss_mib,
+        Settings().fetch_memory_mb,
     )
 
 

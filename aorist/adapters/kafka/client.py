@@ -51,11 +51,36 @@ CONSUMER: dict[str, Any] = {
     "isolation.level": "read_committed",
     "fetch.wait.max.ms": 10,  # a newly assigned partition waits for the fetch under way: 500 by default
     "fetch.queue.backoff.ms": 2,  # 1000 by default: a catch-up would starve at 200 k/s
-    "fetch.message.max.bytes": 1_048_576,  # of one partition, compressed: in memory it is several times that
-    "queued.min.messages": 20_000,
-    "queued.max.messages.kbytes": 32_768,  # what one reader may hold in memory
     "check.crcs": False,  # TCP and the broker check; it costs a tenth of the client
 }
+
+
+FETCH_BYTES = 64 * 2**20
+"""What one reader may hold in memory of events that are fetched and not read yet, unless it is told otherwise."""
+
+UNPACKED = 32
+"""What an answer of small events takes in memory, by its bytes on the way: they are unpacked, and each takes some 300 bytes beside."""
+
+SMALL_BYTES = 400
+"""What a small event takes in memory."""
+
+LEAST_ANSWER, MOST_ANSWER = 2**16, 2**23
+
+
+def fetching(budget_bytes: int) -> dict[str, int]:
+    """How much librdkafka fetches, so that all it holds for one reader stays within `budget_bytes`.
+
+    It asks for more while less than a quarter is waiting, and an answer, unpacked, is half. The rest is what an allocator keeps for itself.
+    Not within it: a broker gives a whole batch, however large; each of several brokers may send an answer at the same time.
+    """
+    answer = min(max(LEAST_ANSWER, budget_bytes // 2 // UNPACKED), MOST_ANSWER)
+    return {
+        "queued.max.messages.kbytes": min(2**20, budget_bytes // 4 // 1024),  # counts keys and values alone
+        "queued.min.messages": min(20_000, budget_bytes // 4 // SMALL_BYTES),
+        "fetch.max.bytes": answer,
+        "message.max.bytes": answer,  # of a consumer, it does nothing but keep `fetch.max.bytes` from being less
+        "fetch.message.max.bytes": answer // 4,  # of one partition: the others have their turn
+    }
 
 
 class Complaints:

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import IsolationLevel, KafkaError, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from aorist.adapters.kafka.client import COMMON, REQUEST_S, result, uuid_of
+from aorist.adapters.kafka.client import COMMON, FETCH_BYTES, REQUEST_S, fetching, result, uuid_of
 from aorist.adapters.kafka.producer import Producing
 from aorist.adapters.kafka.reader import KafkaLogReader
 from aorist.errors import LogUnavailableError, PartitionCountError, UnknownTopicError
@@ -33,11 +33,20 @@ def topic_config(spec: TopicSpec, replicas: int) -> dict[str, str]:
 class KafkaEventLog:
     """The `EventLog` on Kafka.
 
-    brokers: "host:port,..." replicas: of topics made here. overrides: settings of librdkafka that win over ours.
+    brokers: "host:port,..." replicas: of topics made here. fetch_bytes: what each reader may hold in memory. overrides: settings of
+    librdkafka that win over ours.
     """
 
-    def __init__(self, brokers: str, *, replicas: int = 1, overrides: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        brokers: str,
+        *,
+        replicas: int = 1,
+        fetch_bytes: int = FETCH_BYTES,
+        overrides: dict[str, Any] | None = None,
+    ) -> None:
         self._brokers, self._replicas, self._overrides = brokers, replicas, overrides or {}
+        self._fetching = fetching(fetch_bytes)
         self._admin = AdminClient({**COMMON, "bootstrap.servers": brokers, **self._overrides})
         self._producing: Producing | None = None
         self._known: dict[str, Topic] = {}  # topics that were appended to
@@ -129,7 +138,7 @@ class KafkaEventLog:
         self._known[topic] = await asyncio.shield(looking)
 
     def reader(self, group: str) -> KafkaLogReader:
-        return KafkaLogReader(self._brokers, group, self._overrides, self._admin)
+        return KafkaLogReader(self._brokers, group, self._fetching | self._overrides, self._admin)
 
     def close(self) -> None:
         self._closed = True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
 
 from aorist.errors import AoristError, LogUnavailableError, RecordTooLargeError, UnknownTopicError
 
@@ -16,6 +18,9 @@ T = TypeVar("T")
 
 REQUEST_S = 5.0
 """How long a question to the brokers may take."""
+
+FIRST_S = 1.0
+"""How long before it is tried in another way."""
 
 TELL_EVERY_S = 10.0
 """While no broker answers, librdkafka complains forty times a second."""
@@ -123,6 +128,25 @@ def result(future: Future[T], what: str, topic: str | None = None) -> T:
         raise problem(error, what, topic) from error
     except TimeoutError as error:
         raise LogUnavailableError(f"{what}: Kafka does not answer") from error
+
+
+def describe(admin: AdminClient, topic: str, what: str) -> Any:
+    """What Kafka says about `topic`. Raises UnknownTopicError, LogUnavailableError.
+
+    A client puts this question to the broker that it takes for the controller. Where that one has died, it would wait for it to come
+    back: it learns of another only with an answer about topics from whichever broker is there, which we then ask for.
+    """
+    try:
+        return result(admin.describe_topics(TopicCollection([topic]), request_timeout=FIRST_S)[topic], what, topic)
+    except LogUnavailableError:
+        look_for_controller(admin, topic)
+    return result(admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_S)[topic], what, topic)
+
+
+def look_for_controller(admin: AdminClient, topic: str) -> None:
+    """Of any broker that answers soon."""
+    with suppress(KafkaException):
+        admin.list_topics(topic, timeout=FIRST_S)
 
 
 def uuid_of(id_: Any) -> UUID:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from aorist.adapters.kafka.client import COMMON, FETCH_BYTES, REQUEST_S, fetching, result, uuid_of
+from aorist.adapters.kafka.client import COMMON, FETCH_BYTES, REQUEST_S, describe, fetching, result, uuid_of
 from aorist.adapters.kafka.producer import Producing
 from aorist.adapters.kafka.reader import KafkaLogReader
 from aorist.errors import LogUnavailableError, PartitionCountError, UnknownTopicError
@@ -85,8 +85,7 @@ class KafkaEventLog:
                 time.sleep(AGAIN_S)
 
     def describe(self, name: str) -> Topic:
-        answers = self._admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_S)
-        described: Any = result(answers[name], f"describing topic {name} at {self._brokers}", name)
+        described = describe(self._admin, name, f"describing topic {name} at {self._brokers}")
         return Topic(name, uuid_of(described.topic_id), len(described.partitions))
 
     def bounds(self, partition: Partition) -> Bounds:

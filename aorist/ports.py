@@ -79,11 +79,14 @@ class Fetched:
 class LogReader(Protocol):
     """Reads the partitions it is told to, from where it is told. Used by one thread only."""
 
-    def assign(self, partition: Partition, offset: int, leader_epoch: int = NO_LEADER) -> None:
+    def assign(
+        self, partition: Partition, offset: int, leader_epoch: int = NO_LEADER, topic_id: UUID | None = None
+    ) -> None:
         """Reads `partition` from `offset` on. Events of it fetched earlier are dropped.
 
         `leader_epoch`: of the event before `offset`, if it is known. Where the log has lost that event since, and holds others there,
-        `poll` raises LogTruncatedError. Raises UnknownTopicError, LogUnavailableError.
+        `poll` raises LogTruncatedError. `topic_id`: of the topic that `offset` is of; LogTruncatedError when it is not there any more,
+        also where another one has its name. Raises UnknownTopicError, LogUnavailableError.
         """
         ...
 
@@ -97,8 +100,9 @@ class LogReader(Protocol):
         A partition whose end was reached appears with no records: it says that the end was looked at just now. A partition that
         could not be looked at does not appear, so that its lag ages.
 
-        Raises LogTruncatedError when an assigned offset is below the start or above the end of the log, or the topic was deleted or
-        made anew; `unassign` it then. Nothing else that was read is lost by it. Raises LogUnavailableError once the log is closed.
+        Raises LogTruncatedError when an assigned offset is below the start or above the end of the log, the log goes on under an older
+        leader than before, or the topic was deleted or made anew; `unassign` it then. Nothing else that was read is lost by it. Raises
+        LogUnavailableError once the log is closed.
         """
         ...
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from aorist.declare.view import View
 from aorist.engine.shard import Entry, Phase, Shard
 from aorist.engine.threads import Fate, Thread
-from aorist.errors import AoristError, LogTruncatedError, LogUnavailableError, UnfoldableError
+from aorist.errors import AoristError, LogTruncatedError, LogUnavailableError, UnfoldableError, UnknownTopicError
 from aorist.failpoints import failpoint
 from aorist.ports import NO_LEADER, Fetched, LogReader, Record
 from aorist.position import Partition
@@ -150,7 +150,7 @@ class Folder:
             if shard.phase is Phase.CLOSED:
                 return  # dropped while this order waited for another try
             try:
-                self._reader.assign(shard.partition, next_offset, shard.leader_epoch)
+                self._reader.assign(shard.partition, next_offset, shard.leader_epoch, shard.rows.topic_id)
             except LogUnavailableError as error:
                 log.warning("not assigned; trying again", shard=str(shard.name), problem=str(error))
                 self._stopped.wait(AGAIN_S)
@@ -206,22 +206,26 @@ class Folder:
             self._halt_before(shard, error, fetched.end_offset)
 
     def _pause_and_resume(self) -> None:
-        for partition, shard in self._shards.items():
+        for partition, shard in list(self._shards.items()):
             beyond = shard.next_offset - (shard.checkpoint.next_offset if shard.checkpoint else shard.began_at)
-            if beyond >= self._most_beyond and partition not in self._paused:
-                shard.trouble = (
-                    f"paused: {beyond} events beyond the last checkpoint; the snapshot store does not take any"
-                )
-                log.error("shard paused", shard=str(shard.name), problem=shard.trouble)
-                self._reader.unassign(partition)
-                self._paused.add(partition)
-            elif beyond < self._most_beyond and partition in self._paused:
+            if beyond >= self._most_beyond:
+                paused = f"paused: {beyond} events beyond the last checkpoint; the snapshot store does not take any"
+                shard.trouble = shard.trouble or paused  # each time: a standby's goes whenever the store answers
+                if partition not in self._paused:
+                    log.error("shard paused", shard=str(shard.name), problem=paused)
+                    self._reader.unassign(partition)
+                    self._paused.add(partition)
+            elif partition in self._paused:
                 try:
-                    self._reader.assign(partition, shard.next_offset, shard.leader_epoch)
+                    self._reader.assign(partition, shard.next_offset, shard.leader_epoch, shard.rows.topic_id)
                 except LogUnavailableError as error:
                     log.warning("not assigned; trying again", shard=str(shard.name), problem=str(error))
                     return
+                except (LogTruncatedError, UnknownTopicError) as error:
+                    self._halt(shard, error)
+                    continue
                 log.info("shard goes on", shard=str(shard.name), offset=shard.next_offset)
+                shard.trouble = ""
                 self._paused.discard(partition)
 
     def _poll(self) -> Sequence[Fetched]:
@@ -237,7 +241,7 @@ class Folder:
             self._stopped.wait(AGAIN_S)
         return ()
 
-    def _halt(self, shard: Shard, error: LogTruncatedError | UnfoldableError) -> None:
+    def _halt(self, shard: Shard, error: AoristError) -> None:
         """Stands still where it is, and says so everywhere."""
         log.error(
             "shard halted",

@@ -7,7 +7,13 @@ from collections import Counter
 
 import pytest
 
-from aorist.errors import LogUnavailableError, PartitionCountError, RecordTooLargeError, UnknownTopicError
+from aorist.errors import (
+    LogTruncatedError,
+    LogUnavailableError,
+    PartitionCountError,
+    RecordTooLargeError,
+    UnknownTopicError,
+)
 from aorist.ports import MAX_RECORD_BYTES, Bounds, NewRecord, TopicSpec
 from aorist.position import Partition
 from tests.contract.harness import RETENTION_MS, LogHarness, read_to_end
@@ -42,6 +48,21 @@ async def test_a_topic_made_anew_is_another_one(logs: LogHarness, topic: str) ->
     assert [value for _, _, value in read_to_end(reader, [Partition(topic, 0)]).records[Partition(topic, 0)]] == [
         b"new"
     ]
+
+
+async def test_reading_on_in_a_topic_that_is_not_there_any_more_is_refused(logs: LogHarness, topic: str) -> None:
+    first, partition = logs.log.create(TopicSpec(topic, 1, compacted=True)), Partition(topic, 0)
+    reader = logs.log.reader("test")
+    reader.assign(partition, 0, topic_id=first.id)
+    reader.unassign(partition)
+    logs.delete_topic(topic)
+    second = logs.log.create(TopicSpec(topic, 1, compacted=True))
+    await logs.log.append(topic, [NewRecord(0, b"k", b"new")])
+    with pytest.raises(LogTruncatedError) as refused:
+        reader.assign(partition, 0, topic_id=first.id)
+    assert (refused.value.partition, refused.value.replaced) == (partition, True)
+    reader.assign(partition, 0, topic_id=second.id)
+    assert [value for _, _, value in read_to_end(reader, [partition]).records[partition]] == [b"new"]
 
 
 async def test_an_unknown_topic_is_told(logs: LogHarness, topic: str) -> None:

@@ -21,8 +21,17 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from aorist.adapters.kafka.client import CONSUMER, REQUEST_S, UNKNOWN_TOPIC, Complaints, problem, result, uuid_of
-from aorist.errors import LogTruncatedError, LogUnavailableError
+from aorist.adapters.kafka.client import (
+    CONSUMER,
+    REQUEST_S,
+    UNKNOWN_TOPIC,
+    Complaints,
+    describe,
+    look_for_controller,
+    problem,
+    uuid_of,
+)
+from aorist.errors import LogTruncatedError, LogUnavailableError, UnknownTopicError
 from aorist.ports import NO_LEADER, Fetched
 from aorist.position import Partition
 
@@ -31,8 +40,9 @@ LOOK_S = 0.1
 off."""
 
 SAME_S = 0.5
-"""How often the topic is asked whether it is still the one that was assigned. Nothing else tells: the client goes on in one made anew, by
-its name, where it was in the former one. What was read since the last look may be such events, so whoever folded them lets the state go.
+"""How often the topic is asked whether it is still the one that was assigned: the client goes on in one made anew, by its name, where it
+was in the former one. Its first event gives it away where the former one had seen more leaders. Else nothing tells, and what was read
+since the last look may be such events, so whoever folded them lets the state go.
 """
 
 LAST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -43,6 +53,9 @@ TRUNCATED = (
     *UNKNOWN_TOPIC,
 )
 
+GONE = "its topic was deleted while it was read"
+ANEW = "its topic was deleted and made anew: these are other events; rebuild the view"
+
 log = structlog.get_logger()
 _offset, _key, _value, _partition, _error = Message.offset, Message.key, Message.value, Message.partition, Message.error
 
@@ -52,6 +65,7 @@ class _Place:
     topic_id: UUID
     next_offset: int
     end_offset: int
+    leader_epoch: int  # of the newest event read, or of that before where reading began
     at_end: bool = False
     end_told: bool = False  # a poll has said since `assign` that the end was reached
 
@@ -76,11 +90,19 @@ class KafkaLogReader:
         self._same_at = 0.0
         self._closed = False
 
-    def assign(self, partition: Partition, offset: int, leader_epoch: int = NO_LEADER) -> None:
+    def assign(
+        self, partition: Partition, offset: int, leader_epoch: int = NO_LEADER, topic_id: UUID | None = None
+    ) -> None:
         self.unassign(partition)
         what = f"assigning {partition}"
-        asked = self._admin.describe_topics(TopicCollection([partition.topic]), request_timeout=REQUEST_S)
-        described: Any = result(asked[partition.topic], what, partition.topic)
+        try:
+            found = uuid_of(describe(self._admin, partition.topic, what).topic_id)
+        except UnknownTopicError as error:
+            if topic_id is None:
+                raise
+            raise LogTruncatedError(f"{partition}: {GONE}", partition, replaced=True) from error
+        if topic_id not in (None, found):
+            raise LogTruncatedError(f"{partition}: {ANEW}", partition, replaced=True)
         try:
             where = TopicPartition(partition.topic, partition.number, offset)
             if leader_epoch != NO_LEADER:
@@ -88,7 +110,7 @@ class KafkaLogReader:
             self._consumer.incremental_assign([where])
         except KafkaException as error:
             raise problem(error, what, partition.topic) from error
-        self._places[partition] = _Place(uuid_of(described.topic_id), offset, offset)
+        self._places[partition] = _Place(found, offset, offset, leader_epoch)
         self._same = None  # may tell of the topic before, or not of this one
 
     def unassign(self, partition: Partition) -> None:
@@ -123,6 +145,8 @@ class KafkaLogReader:
             if place is None:
                 continue  # unassigned while it was on its way
             events, ended = self._without_errors(partition, run) if any(map(_error, run)) else (run, None)
+            if events and self._goes_back(partition, place, events):
+                continue
             news = news or bool(events) or (ended is not None and not place.end_told)
             if events:
                 high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)[1]
@@ -136,18 +160,35 @@ class KafkaLogReader:
                 fetched.append(self._fetched(partition, place, events))
         return news
 
+    def _goes_back(self, partition: Partition, place: _Place, events: list[Message]) -> bool:
+        """Whether they were written under an older leader than what was read before them. Then they are refused: a log never does so."""
+        first, last = (_leader(events[0]), _leader(events[-1]))
+        if NO_LEADER in (first, last):
+            return False
+        if place.leader_epoch <= first <= last:
+            place.leader_epoch = last
+            return False
+        self._refused.append(
+            LogTruncatedError(
+                f"{partition} goes on at {events[0].offset()} under leader {min(first, last)}, after events of leader "
+                f"{max(place.leader_epoch, first)}: these are other events; rebuild the view, or restore the log",
+                partition,
+                replaced=True,
+            )
+        )
+        return True
+
     @staticmethod
     def _fetched(partition: Partition, place: _Place, events: list[Message]) -> Fetched:
         records = list(zip(map(_offset, events), map(_key, events), map(_value, events), strict=True))
         time_us = events[-1].timestamp()[1] * 1000 if events else 0
-        leader = events[-1].leader_epoch() if events else None
         return Fetched(
             partition,
             records,  # type: ignore[arg-type]  # events have keys
             place.next_offset,
             place.end_offset,
             time_us,
-            NO_LEADER if leader is None else leader,
+            _leader(events[-1]) if events else NO_LEADER,
         )
 
     def _without_errors(self, partition: Partition, run: list[Message]) -> tuple[list[Message], int | None]:
@@ -195,6 +236,8 @@ class KafkaLogReader:
                 self._same = self._admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_S)
         elif all(answer.done() for answer in self._same.values()):
             answers, self._same = self._same, None
+            if all(_is_away(answer) for answer in answers.values()):
+                look_for_controller(self._admin, next(iter(answers)))
             for partition, place in self._places.items():
                 if trouble := _another_topic(answers[partition.topic], place.topic_id):
                     self._refused.append(LogTruncatedError(f"{partition}: {trouble}", partition, replaced=True))
@@ -218,11 +261,22 @@ def _another_topic(answer: Future[Any], topic_id: UUID) -> str:
     error = answer.exception()
     if error is None:
         anew = uuid_of(answer.result().topic_id) != topic_id
-        return "its topic was deleted and made anew: these are other events; rebuild the view" if anew else ""
+        return ANEW if anew else ""
     reason = error.args[0] if isinstance(error, KafkaException) else None
     if isinstance(reason, KafkaError) and reason.code() in UNKNOWN_TOPIC:
-        return "its topic was deleted while it was read"
+        return GONE
     return ""  # away: its lag ages
+
+
+def _leader(event: Message) -> int:
+    """Under which it was written, if the log says so."""
+    epoch = event.leader_epoch()
+    return NO_LEADER if epoch is None else epoch
+
+
+def _is_away(answer: Future[Any]) -> bool:
+    error = answer.exception()
+    return error is not None and not (isinstance(error, KafkaException) and error.args[0].code() in UNKNOWN_TOPIC)
 
 
 class _Look:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from aorist.adapters.sqlite.database import Database
 from aorist.errors import LogTruncatedError, LogUnavailableError, UnknownTopicError
@@ -22,6 +23,7 @@ _logger = logging.getLogger(__name__)
 
 _BOUNDS = 'SELECT no, "start", "end" FROM partitions WHERE no IN (SELECT value FROM json_each(?))'
 _EVENTS = "SELECT offset, key, value FROM events WHERE partition_no = ? AND offset >= ? ORDER BY offset LIMIT ?"
+_PLACE = "SELECT no, id FROM partitions JOIN topics ON name = topic WHERE topic = ? AND idx = ?"
 _TIME = "SELECT time_us FROM events WHERE partition_no = ? AND offset = ?"
 _COMMIT = """
 INSERT INTO committed (reader_group, topic, idx, next_offset) VALUES (?, ?, ?, ?)
@@ -75,9 +77,21 @@ class SqliteLogReader:
         self._group = group
         self._places: dict[Partition, _Place] = {}  # in the order in which they get their turn
 
-    def assign(self, partition: Partition, offset: int, leader_epoch: int = NO_LEADER) -> None:  # noqa: ARG002  # it has no leaders
+    def assign(
+        self,
+        partition: Partition,
+        offset: int,
+        leader_epoch: int = NO_LEADER,  # noqa: ARG002  # it has no leaders
+        topic_id: UUID | None = None,
+    ) -> None:
         with self._database.reading(LogUnavailableError) as connection:
-            row = connection.execute("SELECT no FROM partitions WHERE topic = ? AND idx = ?", partition).fetchone()
+            row = connection.execute(_PLACE, partition).fetchone()
+        if topic_id is not None and (row is None or row[1] != topic_id.bytes):
+            raise LogTruncatedError(
+                f"{partition}: its topic was deleted, or deleted and made anew; rebuild the view",
+                partition,
+                replaced=True,
+            )
         if row is None:
             raise UnknownTopicError(
                 f"the log has no partition {partition}; create the topic first", topic=partition.topic

@@ -8,9 +8,9 @@ import pytest
 
 from aorist.engine import checkpoint as checkpoints
 from aorist.engine.checkpoint import WRITE, Checkpointer
-from aorist.engine.shard import Shard
+from aorist.engine.shard import Phase, Shard
 from aorist.engine.threads import Fate
-from aorist.errors import StoreUnavailableError
+from aorist.errors import HaltedError, StoreUnavailableError
 from aorist.ports import Checkpoint, SnapshotRow
 from tests.unit.engine.rig import Rig
 from tests.unit.engine.stores import FailingStore, WrappedStore
@@ -256,6 +256,40 @@ async def test_folding_pauses_while_no_checkpoint_is_taken_and_then_goes_on(rig:
     rig.checkpoint()
     rig.fold()
     assert rig.states() == _folded_at_once(rig, 4_000)
+
+
+async def test_a_paused_shard_says_so_for_as_long_as_it_is_paused(rig: Rig) -> None:
+    """Also a standby, whose store answers though the owner takes no checkpoint."""
+    shard = rig.open(most_beyond=1_500)
+    await rig.publish(*(Added(id="k", amount=n) for n in range(3_000)))
+    while not shard.trouble:
+        rig.poll_as_the_thread_does()
+    shard.stand_by(0)
+    taker = Checkpointer(lambda: [shard], rig.store, lambda *_: None, 60, Fate())
+    assert taker.take(shard) is True
+    rig.poll_as_the_thread_does()
+    assert "paused" in shard.trouble
+    shard.own(1)
+    rig.checkpoint()
+    rig.poll_as_the_thread_does()
+    assert shard.trouble == ""
+    rig.fold()
+
+
+async def test_a_topic_made_anew_while_a_shard_is_paused_is_noticed(rig: Rig) -> None:
+    shard = rig.open(most_beyond=1_500)
+    await rig.publish(*(Added(id="k", amount=n) for n in range(3_000)))
+    while not shard.trouble:
+        rig.poll_as_the_thread_does()
+    reached = shard.next_offset
+    rig.log.delete(rig.topic.name)
+    rig.log.create(rig.view.schema.topic)
+    await rig.publish(*(Added(id="k", amount=n) for n in range(3_000)))
+    rig.checkpoint()
+    rig.poll_as_the_thread_does()
+    assert (shard.phase, shard.next_offset) == (Phase.HALTED, reached)
+    with pytest.raises(HaltedError, match="made anew"):
+        shard.check_held()
 
 
 def _folded_at_once(rig: Rig, count: int) -> dict[bytes, bytes]:

@@ -168,7 +168,7 @@ class LogTruncatedError(AoristError):
     reason = "LOG_TRUNCATED"
 
     def __init__(self, message: str, partition: Partition, *, replaced: bool = False) -> None:
-        """`replaced`: other events are at the positions already read, and some of them may have been given out."""
+        """`replaced`: other events are, or will be, at positions already read; what was made of those is not true any more."""
         super().__init__(message, topic=partition.topic, partition=partition.number)
         self.partition, self.replaced = partition, replaced
 

@@ -224,7 +224,7 @@ async def test_below_the_start_is_refused(logs: LogHarness, topic: str) -> None:
     seen = Seen()
     with pytest.raises(LogTruncatedError) as refused:
         poll_until(lambda: False, lambda: seen.poll(reader))
-    assert refused.value.partition == trimmed
+    assert (refused.value.partition, refused.value.replaced) == (trimmed, False)  # what was read before it stays true
     assert not seen.records.get(trimmed)
     reader.unassign(trimmed)  # the others go on, and miss nothing
     poll_until(lambda: seen.caught_up(other), lambda: seen.poll(reader))
@@ -239,7 +239,7 @@ async def test_beyond_the_end_is_refused(logs: LogHarness, topic: str) -> None:
     reader.assign(partition, logs.log.bounds(partition).end + 1)
     with pytest.raises(LogTruncatedError) as refused:
         poll_until(lambda: False, lambda: reader.poll(10, 0.5))
-    assert refused.value.partition == partition
+    assert (refused.value.partition, refused.value.replaced) == (partition, True)
 
 
 async def test_commits_change_nothing_and_never_raise(logs: LogHarness, topic: str) -> None:
@@ -259,6 +259,18 @@ async def test_reading_goes_on_under_the_leader_that_wrote_the_event_before(logs
     reader = logs.log.reader("test")
     reader.assign(partition, 0)
     seen = read_to_end(reader, [partition], max_records=20)
+    await logs.log.append(topic, [NewRecord(0, b"k", b"next")])
+    other = logs.log.reader("other")
+    other.assign(partition, seen.last[partition].next_offset, seen.leader_epochs[partition])
+    assert _values(read_to_end(other, [partition]), partition) == [b"next"]
+
+
+async def test_reading_goes_on_where_all_that_was_read_is_gone(logs: LogHarness, topic: str) -> None:
+    (partition,) = await _fill(logs, topic, [10])
+    reader = logs.log.reader("test")
+    reader.assign(partition, 0)
+    seen = read_to_end(reader, [partition])
+    logs.force_retention(topic)
     await logs.log.append(topic, [NewRecord(0, b"k", b"next")])
     other = logs.log.reader("other")
     other.assign(partition, seen.last[partition].next_offset, seen.leader_epochs[partition])

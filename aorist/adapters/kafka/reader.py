@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,49 +11,33 @@ from uuid import UUID
 import structlog
 from confluent_kafka import (
     Consumer,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
-    TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
 from aorist.adapters.kafka.client import (
     CONSUMER,
-    REQUEST_S,
+    FIRST_S,
     UNKNOWN_TOPIC,
     Complaints,
     describe,
-    look_for_controller,
     problem,
     uuid_of,
 )
+from aorist.adapters.kafka.looking import ANEW, GONE, SAME_S, Look, Same
 from aorist.errors import LogTruncatedError, LogUnavailableError, UnknownTopicError
 from aorist.ports import NO_LEADER, Fetched
-from aorist.position import Partition
+from aorist.position import NOTHING, Partition
 
-LOOK_S = 0.1
-"""How often the end of the partitions is asked for while nothing comes. Silence alone does not tell an idle log from one that is cut
-off."""
-
-SAME_S = 0.5
-"""How often the topic is asked whether it is still the one that was assigned: the client goes on in one made anew, by its name, where it
-was in the former one. Its first event gives it away where the former one had seen more leaders. Else nothing tells, and what was read
-since the last look may be such events, so whoever folded them lets the state go.
-"""
-
-LAST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 TRUNCATED = (
     KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001  # the client's own codes are named so
     KafkaError._LOG_TRUNCATION,  # noqa: SLF001
     KafkaError.OFFSET_OUT_OF_RANGE,
     *UNKNOWN_TOPIC,
 )
-
-GONE = "its topic was deleted while it was read"
-ANEW = "its topic was deleted and made anew: these are other events; rebuild the view"
 
 log = structlog.get_logger()
 _offset, _key, _value, _partition, _error = Message.offset, Message.key, Message.value, Message.partition, Message.error
@@ -66,6 +49,7 @@ class _Place:
     next_offset: int
     end_offset: int
     leader_epoch: int  # of the newest event read, or of that before where reading began
+    proving: bool  # reading began one event earlier, to see that it is still the one that was there
     at_end: bool = False
     end_told: bool = False  # a poll has said since `assign` that the end was reached
 
@@ -85,8 +69,8 @@ class KafkaLogReader:
         self._admin = admin
         self._places: dict[Partition, _Place] = {}
         self._refused: list[LogTruncatedError] = []  # to be raised by the next poll
-        self._look: _Look | None = None
-        self._same: dict[str, Future[Any]] | None = None  # the question, on its way
+        self._look: Look | None = None
+        self._same: Same | None = None
         self._same_at = 0.0
         self._closed = False
 
@@ -103,14 +87,15 @@ class KafkaLogReader:
             raise LogTruncatedError(f"{partition}: {GONE}", partition, replaced=True) from error
         if topic_id not in (None, found):
             raise LogTruncatedError(f"{partition}: {ANEW}", partition, replaced=True)
+        proving = leader_epoch != NO_LEADER and offset > 0
+        where = TopicPartition(*partition, offset)
+        if proving:
+            where = TopicPartition(*partition, offset - 1, "", leader_epoch)
         try:
-            where = TopicPartition(partition.topic, partition.number, offset)
-            if leader_epoch != NO_LEADER:
-                where = TopicPartition(partition.topic, partition.number, offset, "", leader_epoch)
             self._consumer.incremental_assign([where])
         except KafkaException as error:
             raise problem(error, what, partition.topic) from error
-        self._places[partition] = _Place(found, offset, offset, leader_epoch)
+        self._places[partition] = _Place(found, offset, offset, leader_epoch, proving)
         self._same = None  # may tell of the topic before, or not of this one
 
     def unassign(self, partition: Partition) -> None:
@@ -145,6 +130,8 @@ class KafkaLogReader:
             if place is None:
                 continue  # unassigned while it was on its way
             events, ended = self._without_errors(partition, run) if any(map(_error, run)) else (run, None)
+            if place.proving and (events or ended is not None) and self._is_another(partition, place, events, ended):
+                continue
             if events and self._goes_back(partition, place, events):
                 continue
             news = news or bool(events) or (ended is not None and not place.end_told)
@@ -159,6 +146,30 @@ class KafkaLogReader:
             if events or ended is not None:
                 fetched.append(self._fetched(partition, place, events))
         return news
+
+    def _is_another(self, partition: Partition, place: _Place, events: list[Message], ended: int | None) -> bool:
+        """Whether the event before where reading goes on is not the one that was there; takes it out of `events`.
+
+        Offset and leader name an event for good. librdkafka compares them with the log's only when it hears of a new leader: a client
+        that knows the leader already would read on. Where compaction has taken the event, nothing can be said.
+        """
+        place.proving = False
+        there: int | None = NO_LEADER
+        if not events and ended is not None and ended < place.next_offset:
+            there = None
+        elif events and events[0].offset() == place.next_offset - 1:
+            there = _leader(events.pop(0))
+        if there in (NO_LEADER, place.leader_epoch):
+            return False
+        self._refused.append(
+            LogTruncatedError(
+                f"{partition} has lost its end: at {place.next_offset - 1} there was an event of leader {place.leader_epoch}, now there "
+                f"is {'none' if there is None else f'one of leader {there}'}; rebuild the view, or restore the log",
+                partition,
+                replaced=True,
+            )
+        )
+        return True
 
     def _goes_back(self, partition: Partition, place: _Place, events: list[Message]) -> bool:
         """Whether they were written under an older leader than what was read before them. Then they are refused: a log never does so."""
@@ -203,13 +214,25 @@ class KafkaLogReader:
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 ended = message.offset()
             elif error.code() in TRUNCATED:
-                at = self._places[partition].next_offset
-                self._refused.append(
-                    LogTruncatedError(f"{partition} cannot be read from {at}: {error.str()}", partition)
-                )
+                self._refuse_or_go_on(partition, self._places[partition], error)
             else:
                 log.warning("kafka consumer", partition=str(partition), problem=error.str())
         return events, ended
+
+    def _refuse_or_go_on(self, partition: Partition, place: _Place, error: KafkaError) -> None:
+        """Goes on where only the event before is gone, with all that is older."""
+        try:
+            start, _ = self._consumer.get_watermark_offsets(TopicPartition(*partition), timeout=FIRST_S)
+        except KafkaException:
+            start = NOTHING
+        if place.proving and start == place.next_offset:
+            place.proving = False
+            self._consumer.incremental_unassign([TopicPartition(*partition)])
+            self._consumer.incremental_assign([TopicPartition(*partition, start)])
+            return
+        trimmed = start > place.next_offset  # what was read is as true as before; else the log may have lost its end
+        message = f"{partition} cannot be read from {place.next_offset}: {error.str()}"
+        self._refused.append(LogTruncatedError(message, partition, replaced=not trimmed))
 
     # --- while nothing comes ---
 
@@ -224,7 +247,7 @@ class KafkaLogReader:
                     fetched.append(Fetched(partition, (), place.next_offset, place.end_offset, 0))
             self._look = None
         if self._look is None and (waiting := [p for p, place in self._places.items() if place.at_end]):
-            self._look = _Look(self._admin, waiting)
+            self._look = Look(self._admin, waiting)
         return fetched
 
     def _check_same_topics(self) -> None:
@@ -232,14 +255,11 @@ class KafkaLogReader:
         if self._same is None:
             if time.monotonic() >= self._same_at and self._places:
                 self._same_at = time.monotonic() + SAME_S
-                names = sorted({partition.topic for partition in self._places})
-                self._same = self._admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_S)
-        elif all(answer.done() for answer in self._same.values()):
-            answers, self._same = self._same, None
-            if all(_is_away(answer) for answer in answers.values()):
-                look_for_controller(self._admin, next(iter(answers)))
+                self._same = Same(self._admin, sorted({partition.topic for partition in self._places}))
+        elif self._same.done():
+            same, self._same = self._same, None
             for partition, place in self._places.items():
-                if trouble := _another_topic(answers[partition.topic], place.topic_id):
+                if trouble := same.trouble(partition.topic, place.topic_id):
                     self._refused.append(LogTruncatedError(f"{partition}: {trouble}", partition, replaced=True))
 
     def commit(self, partition: Partition, next_offset: int) -> None:
@@ -256,48 +276,10 @@ class KafkaLogReader:
             self._consumer.close()
 
 
-def _another_topic(answer: Future[Any], topic_id: UUID) -> str:
-    """What `answer` says about the topic that was read, if it is not there any more."""
-    error = answer.exception()
-    if error is None:
-        anew = uuid_of(answer.result().topic_id) != topic_id
-        return ANEW if anew else ""
-    reason = error.args[0] if isinstance(error, KafkaException) else None
-    if isinstance(reason, KafkaError) and reason.code() in UNKNOWN_TOPIC:
-        return GONE
-    return ""  # away: its lag ages
-
-
 def _leader(event: Message) -> int:
     """Under which it was written, if the log says so."""
     epoch = event.leader_epoch()
     return NO_LEADER if epoch is None else epoch
-
-
-def _is_away(answer: Future[Any]) -> bool:
-    error = answer.exception()
-    return error is not None and not (isinstance(error, KafkaException) and error.args[0].code() in UNKNOWN_TOPIC)
-
-
-class _Look:
-    """A question where the ends are, on its way."""
-
-    def __init__(self, admin: AdminClient, partitions: Sequence[Partition]) -> None:
-        asked = {TopicPartition(*partition): LAST for partition in partitions}
-        self._asked_at = time.monotonic()
-        answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_S)
-        self._answers: dict[Partition, Future[Any]] = {
-            Partition(where.topic, where.partition): answer for where, answer in answers.items()
-        }
-
-    def done(self) -> bool:
-        return time.monotonic() >= self._asked_at + LOOK_S and all(answer.done() for answer in self._answers.values())
-
-    def ends(self) -> Iterator[tuple[Partition, int]]:
-        """Of the partitions that could be looked at."""
-        for partition, answer in self._answers.items():
-            if answer.exception() is None:
-                yield partition, int(answer.result().offset)
 
 
 def _runs(messages: list[Message]) -> Iterator[tuple[str, int, list[Message]]]:

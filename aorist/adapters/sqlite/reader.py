@@ -176,11 +176,10 @@ def _readable(place: _Place, bounds: dict[int, tuple[int, int]]) -> bool:
 
 def _truncated(place: _Place, bounds: dict[int, tuple[int, int]]) -> LogTruncatedError:
     if place.no not in bounds:
-        message = f"{place.partition} was deleted while it was read"
-    else:
-        start, end = bounds[place.no]
-        message = f"{place.partition} cannot be read from {place.next_offset}: the log holds offsets {start} to {end}"
-    return LogTruncatedError(message, place.partition)
+        return LogTruncatedError(f"{place.partition} was deleted while it was read", place.partition, replaced=True)
+    start, end = bounds[place.no]
+    message = f"{place.partition} cannot be read from {place.next_offset}: the log holds offsets {start} to {end}"
+    return LogTruncatedError(message, place.partition, replaced=place.next_offset > end)
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""`fold_raw TOPIC EVENTS`: the least that a fold in Python does: take a batch, parse, change slots, inline. No locks, no dispatch.
+"""`fold_raw TOPIC EVENTS`: the least that a fold in Python does: take a batch, parse, change equally flat states. No locks, no dispatch.
 
 The same client with the same settings as aorist's, on a thread beside an idle event loop, as in a worker.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from array import array
 from typing import Any
 
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -19,17 +20,18 @@ from fleet.arms.v1.events_pb2 import ArmEvent
 BATCH = 1_000
 
 
-class Axis:
-    __slots__ = ("position", "sampled_at_us")
+class Arm:
+    __slots__ = ("positions", "times")
 
-    def __init__(self, position: float, sampled_at_us: int) -> None:
-        self.position, self.sampled_at_us = position, sampled_at_us
+    def __init__(self) -> None:
+        self.positions: array[float] = array("d")
+        self.times: list[int] = []
 
 
 class Raw:
     def __init__(self, topic: str, events: int) -> None:
         self.topic, self.events, self.count = topic, events, 0
-        self.arms: dict[bytes, dict[int, Axis]] = {}
+        self.arms: dict[bytes, Arm] = {}
 
     def run(self) -> None:
         consumer = Consumer(
@@ -51,13 +53,16 @@ class Raw:
             name, at = key(message), event.sampled_at_us
             arm = arms.get(name)
             if arm is None:
-                arm = arms[name] = {}
-            for new in event.axes:
-                axis = arm.get(new.axis)
-                if axis is None:
-                    arm[new.axis] = Axis(new.position, at)
-                elif at >= axis.sampled_at_us:
-                    axis.position, axis.sampled_at_us = new.position, at
+                arm = arms[name] = Arm()
+            positions, times = arm.positions, arm.times
+            for new in event.axes[:]:
+                axis = new.axis
+                if axis >= len(times):
+                    gap = axis - len(times)
+                    positions.extend([*[0.0] * gap, new.position])
+                    times.extend([*[-1] * gap, at])
+                elif at >= times[axis]:
+                    positions[axis], times[axis] = new.position, at
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from cassandra.query import tuple_factory
 from aorist.adapters.cassandra.schema import BUCKETS, bucket_column
 from bench.children.folding import moment, report, rss_at_rest
 from bench.fill import PARTITIONS
-from bench.project import VIEW
+from bench.project import VIEW, view_on
 
 AT_ONCE = 8
 PAGE_ROWS = 5_000
+BUILD = view_on("any").build
 
 
 class Reading:
@@ -47,7 +48,7 @@ class Reading:
     def _next(self) -> bool:
         piece = next(self._waiting, None)
         if piece is not None:
-            future = self._session.execute_async(self._select, [VIEW, 1, self._topic_id, *piece])
+            future = self._session.execute_async(self._select, [VIEW, BUILD, self._topic_id, *piece])
             future.add_callbacks(lambda _: self._pages.put(future), lambda _: self._pages.put(future))
         return piece is not None
 

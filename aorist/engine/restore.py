@@ -31,14 +31,13 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
     # Step 1.
     checkpoint = store.read_checkpoint(shard.rows)
     # Step 2.
-    decode = shard.view.codec.decode
+    entries, decode, series = shard.entries, shard.view.codec.decode, shard.series
     for page in store.read_rows(shard.rows):
-        for row in page:
-            entry = shard.entries[row.key] = Entry(decode(row.state), row.offset)
-            if shard.series is not None and shard.series.windows(entry.state).closed:
-                # Nobody may have written them yet, and no event may come that would mark the key.
-                shard.dirty.add(row.key)
-    shard.row_offset = max((entry.offset for entry in shard.entries.values()), default=NOTHING)
+        for key, state, offset, _ in page:
+            entry = entries[key] = Entry(decode(state), offset)
+            if series is not None and series.windows(entry.state).closed:
+                shard.dirty.add(key)  # nobody may have written them yet, and no event may come that would mark the key
+    shard.row_offset = max((entry.offset for entry in entries.values()), default=NOTHING)
     shard.checkpoint = checkpoint
     # Step 3.
     bounds = events.bounds(shard.partition)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -284,16 +285,11 @@ def _leader(event: Message) -> int:
 
 def _runs(messages: list[Message]) -> Iterator[tuple[str, int, list[Message]]]:
     """Topic, partition and messages of each piece that is of one partition: fetches come that way."""
-    numbers = list(map(_partition, messages))
-    start = 0
-    while start < len(messages):
-        number, topic = numbers[start], messages[start].topic()
-        stop = start + 1
-        while stop < len(messages) and numbers[stop] == number:
-            stop += 1
-        run = messages[start:stop]
-        if run[-1].topic() != topic:  # two topics in a row with the same number: rare, so looked at one by one
-            stop = next(i for i in range(start, stop) if messages[i].topic() != topic)
-            run = messages[start:stop]
-        yield topic, number, run  # type: ignore[misc]  # messages of a consumer have both
-        start = stop
+    for number, of_number in groupby(messages, _partition):
+        run = list(of_number)
+        topics = run[0].topic(), run[-1].topic()
+        if topics[0] == topics[1]:
+            yield topics[0], number, run  # type: ignore[misc]  # messages of a consumer have both
+        else:  # two topics in a row with the same number: rare, so looked at one by one
+            for topic, of_topic in groupby(run, Message.topic):
+                yield topic, number, list(of_topic)  # type: ignore[misc]

@@ -58,7 +58,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
 
     Raises AoristError when it cannot start; so do all below.
     """
-    _set_up_process()
+    set_up_process()
     if not project.topics():
         raise SettingError(
             f"{project.root.name} declares nothing to serve: name its role folders under [roles] of aorist.toml"
@@ -92,7 +92,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
 
 async def serve_command_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
     """Command services on Kafka. Any number of them may run side by side."""
-    _set_up_process()
+    set_up_process()
     async with AsyncExitStack() as stack:
         events = open_log(settings)
         stack.callback(events.close)
@@ -104,7 +104,7 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
 
 async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
     """Query services, routed by etcd. Any number of them may run side by side."""
-    _set_up_process()
+    set_up_process()
     async with AsyncExitStack() as stack:
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
@@ -117,7 +117,7 @@ async def serve_materializer(
     project: Project, views: Sequence[str], settings: Settings, on_ready: OnReady, stop: asyncio.Event
 ) -> None:
     """A worker for `views` on Kafka, Cassandra and etcd. `on_ready` gets its address once it answers for all that it should own."""
-    _set_up_process()
+    set_up_process()
     async with AsyncExitStack() as stack:
         events, store = open_log(settings, readers=len(views)), open_store(settings)
         stack.callback(events.close)
@@ -140,7 +140,7 @@ async def serve_materializer(
             log.info("stopping: draining, then a last checkpoint")
 
 
-def _set_up_process() -> None:
+def set_up_process() -> None:
     """Threads and garbage of the running loop and its process. Everything is imported and declared by now."""
     gc.collect()
     gc.freeze()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import uvloop
 
 from aorist.adapters.kafka import KafkaEventLog
-from aorist.app import SWITCH_S
+from aorist.app import set_up_process
 from aorist.engine.materializer import Materializer
 from aorist.logs import set_up_logging
 from aorist.ports import Checkpoint, ShardRows, SnapshotRow
@@ -42,8 +42,8 @@ class NoStore:
 
 async def main(topic: str, events: int) -> None:
     set_up_logging("warning", "human")
-    sys.setswitchinterval(SWITCH_S)
     view, log = view_on(topic), KafkaEventLog(brokers())
+    set_up_process()
     materializer = Materializer([view], log, NoStore(), NEVER_S)
     materializer.start()
     before = rss_at_rest()

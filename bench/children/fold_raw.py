@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from aorist.adapters.kafka.client import CONSUMER
-from bench.children.folding import brokers, follow, report, rss_at_rest
+from bench.children.folding import brokers, collect_as_ours, follow, report, rss_at_rest
 from bench.fill import PARTITIONS
 from fleet.arms.v1.events_pb2 import ArmEvent
 
@@ -67,6 +67,7 @@ class Raw:
 
 if __name__ == "__main__":
     raw = Raw(sys.argv[1], int(sys.argv[2]))
+    collect_as_ours()
     before = rss_at_rest()
     thread = threading.Thread(target=raw.run, daemon=True)
     thread.start()

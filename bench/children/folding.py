@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from aorist.app import COLLECT_AFTER
 from bench.machine import cpu_s, rss_bytes
 
 PATIENCE_S = 120
@@ -40,6 +41,13 @@ def report(began: Moment, ended: Moment, rss_before: int, **more: float) -> None
         ),
         flush=True,
     )
+
+
+def collect_as_ours() -> None:
+    """For limits: garbage is looked for as rarely as a process of aorist does."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 def rss_at_rest() -> int:

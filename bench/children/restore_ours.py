@@ -15,7 +15,7 @@ import uvloop
 
 from aorist.adapters.cassandra import CassandraSnapshotStore
 from aorist.adapters.kafka import KafkaEventLog
-from aorist.app import SWITCH_S
+from aorist.app import set_up_process
 from aorist.engine.checkpoint import checkpoint
 from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Phase, Shard
@@ -29,8 +29,8 @@ NEVER_S = 3600.0
 
 async def main(topic: str, keys: int, what: str) -> None:
     set_up_logging("warning", "human")
-    sys.setswitchinterval(SWITCH_S)
     view, log = view_on(topic), KafkaEventLog(brokers())
+    set_up_process()
     store = CassandraSnapshotStore(os.environ["AORIST_CASSANDRA"].split(","), os.environ["AORIST_KEYSPACE"])
     materializer = Materializer([view], log, store, NEVER_S)
     materializer.start()

@@ -14,7 +14,7 @@ from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.query import tuple_factory
 
 from aorist.adapters.cassandra.schema import BUCKETS, bucket_column
-from bench.children.folding import moment, report, rss_at_rest
+from bench.children.folding import collect_as_ours, moment, report, rss_at_rest
 from bench.fill import PARTITIONS
 from bench.project import VIEW, view_on
 
@@ -62,6 +62,7 @@ def main(topic_id: UUID, keys: int) -> None:
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
     )
     reading = Reading(cluster.connect(os.environ["AORIST_KEYSPACE"]), topic_id)
+    collect_as_ours()
     before, began = rss_at_rest(), moment(0)
     rows = reading.count()
     assert rows == keys, f"{rows} rows for {keys} keys"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.fill import FIRST_US, arm_name
+from bench.fill import FIRST_US, arm_name, events_of
 from bench.measure import Aim, Line, Outcome, interleaved
 from bench.project import view_on
 from bench.rig import Rig
-from fleet.arms.v1.queries_pb2 import ArmPosition, AxisReading
+from fleet.arms.v1.events_pb2 import ArmEvent
 
 HOW = (
     "One worker folds a topic of as many arms (six axes, one event each) and snapshots them to Cassandra; then a new one restores its "
@@ -62,6 +62,8 @@ def _lines(keys: int, taken: dict[str, Any], ours: Results, raw: Results) -> lis
 
 
 def _encoded_bytes() -> int:
-    axes = [AxisReading(axis=axis, position=axis + 0.1, sampled_at_us=FIRST_US) for axis in range(6)]
-    codec = view_on("any").codec
-    return len(arm_name(1)) + len(codec.encode(codec.decode(ArmPosition(axes=axes).SerializeToString())))
+    view, arm = view_on("any"), arm_name(1)
+    event = ArmEvent.FromString(events_of(arm, FIRST_US, 6)[0]).joint_positions_changed
+    state = view.state()
+    view.handlers["joint_positions_changed"](state, event)
+    return len(arm) + len(view.codec.encode(state))

@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 
 from aorist.engine.ownership import placement
-from aorist.errors import AoristError, NoOwnerError, OverloadedError, UnreachableError
+from aorist.errors import AoristError, HaltedError, NoOwnerError, OverloadedError, UnreachableError
 from aorist.ports import Claim, Ownership, OwnershipRegistry
 from aorist.position import NOTHING, ShardName
-from aorist.serve.errors import RelayedError, is_transient
+from aorist.serve.errors import RelayedError, is_transient, reason_of
 from aorist.serve.links import Worker, answer_of
 from aorist.v1 import read_pb2, worker_pb2
 
@@ -92,17 +92,25 @@ class Router:
             except (NoOwnerError, UnreachableError) as error:
                 failure = error
             in_vain = owner == self.ownership.claims.get(shard) and time.monotonic() >= min(owner_until, deadline)
-            if in_vain and _copy_will_do(question):
-                copied = await self._ask_copies(shard, question, stored=time.monotonic() >= deadline)
-                if copied is not None:
+            late = time.monotonic() >= deadline
+            if in_vain and (late or _copy_will_do(question)):
+                copied = await self._ask_copies(shard, question, stored=late)
+                if copied is not None and copied.HasField("error"):
+                    failure = RelayedError(copied.error)
+                elif copied is not None and _copy_will_do(question):
                     return copied
-            if not await _before(deadline, changed):
+            if late:
                 raise failure
+            await _before(deadline, changed)
 
     async def _ask_copies(
         self, shard: ShardName, question: worker_pb2.Question, *, stored: bool
     ) -> worker_pb2.Answer | None:
-        """Of the first member that has one fresh enough. `stored`: else from the last durable snapshot, if any freshness will do."""
+        """Of the first member that has one fresh enough; an error, if a shard stands still: that is why nobody owns it.
+
+        `stored`: else from the last durable snapshot, if any freshness will do.
+        """
+        halted = None
         copies = self._copies(shard)
         asked = [(worker, _of_a_copy(question)) for worker in copies]
         if stored and question.key and question.read.on_stale == read_pb2.ON_STALE_RETURN:
@@ -112,7 +120,9 @@ class Router:
                 answer = await worker.ask(shard, about, time.monotonic() + COPY_S)
                 if not answer.HasField("error"):
                     return answer
-        return None
+                if reason_of(answer.error) == HaltedError.reason:
+                    halted = answer
+        return halted
 
     def _copies(self, shard: ShardName) -> list[Worker]:
         """Who may have a copy: standbys, and last the owner, which is one while it cannot renew its lease."""

@@ -12,10 +12,10 @@ import grpc
 import pytest
 
 from aorist.adapters.local import LocalOwnershipRegistry
-from aorist.errors import NoOwnerError, UnreachableError
+from aorist.errors import HaltedError, NoOwnerError, UnreachableError
 from aorist.ports import Member, Session
 from aorist.position import ShardName
-from aorist.serve.errors import abort, status_of
+from aorist.serve.errors import RelayedError, abort, status_of
 from aorist.serve.routing import Router
 from aorist.v1 import read_pb2, worker_pb2, worker_pb2_grpc
 
@@ -30,6 +30,7 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.name, self.epoch = name, 0
         self.stalled = False
         self.has_copy = False
+        self.halted = False
         self.asked = asyncio.Event()
         self.offsets = [0]
         self.at_least: list[int] = []
@@ -53,6 +54,8 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
             return worker_pb2.Answer(response=b"stored by " + self.name.encode())
         if not question.standby_will_do:
             return worker_pb2.Answer(response=self.name.encode(), epoch=self.epoch)
+        if self.halted:
+            return worker_pb2.Answer(error=status_of(HaltedError("view/0 stands still: an event cannot be folded")))
         if not self.has_copy:
             return worker_pb2.Answer(error=status_of(NoOwnerError("not held here")))
         return worker_pb2.Answer(response=b"copy of " + self.name.encode())
@@ -207,6 +210,14 @@ async def test_the_last_snapshot_answers_only_whom_anything_will_do_and_in_the_e
     before = time.monotonic()
     assert (await system.ask(0.3, read_pb2.ON_STALE_RETURN)).response.startswith(b"stored by ")
     assert time.monotonic() - before >= 0.3  # somebody might have answered from memory
+
+
+@pytest.mark.parametrize("on_stale", [read_pb2.ON_STALE_FAIL, read_pb2.ON_STALE_UNSPECIFIED])
+async def test_a_shard_that_nobody_owns_because_it_stands_still_says_why(system: System, on_stale: Any) -> None:
+    """As one does whose log does not reach back to its checkpoint: nobody can claim it."""
+    system.workers["a"].halted = True
+    with pytest.raises(RelayedError, match="an event cannot be folded"):
+        await system.ask(0.2, on_stale)
 
 
 async def test_a_watch_goes_on_at_a_copy_until_there_is_an_owner(system: System) -> None:

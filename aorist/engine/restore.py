@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import structlog
@@ -16,6 +17,9 @@ PATIENCE = 30
 """Polls of a second without any event before giving up."""
 
 log = structlog.get_logger()
+_decoding = threading.Lock()
+"""Held for a page by the shard whose rows are decoded. The interpreter runs one thread at a time anyway: were all shards of a worker to ask
+for it, those that bring the pages, fold and answer would each time wait behind them all."""
 
 
 def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
@@ -33,10 +37,13 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
     # Step 2.
     entries, decode, series = shard.entries, shard.view.codec.decode, shard.series
     for page in store.read_rows(shard.rows):
-        for key, state, offset, _ in page:
-            entry = entries[key] = Entry(decode(state), offset)
-            if series is not None and series.windows(entry.state).closed:
-                shard.dirty.add(key)  # nobody may have written them yet, and no event may come that would mark the key
+        with _decoding:
+            for key, state, offset, _ in page:
+                entry = entries[key] = Entry(decode(state), offset)
+                if series is not None and series.windows(entry.state).closed:
+                    shard.dirty.add(
+                        key
+                    )  # nobody may have written them yet, and no event may come that would mark the key
     shard.row_offset = max((entry.offset for entry in entries.values()), default=NOTHING)
     shard.checkpoint = checkpoint
     # Step 3.

@@ -88,6 +88,7 @@ class Axis:
     left_us: int = NEVER_US
 
 
+# region state
 @dataclass(slots=True)
 class Arm:
     """`left_us`: when any axis last left its band."""
@@ -96,6 +97,9 @@ class Arm:
     left_us: int = NEVER_US
     axes: dict[int, Axis] = field(default_factory=dict)
     windows: Windows[Totals] = field(default_factory=motion.windows)
+
+
+# endregion
 
 
 def pack(arm: Arm) -> ArmMotionState:

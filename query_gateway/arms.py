@@ -9,6 +9,8 @@ arms = Queries("fleet.arms.v1.ArmQueryService", events=ArmEvent)
 
 arms.merge_by_key(ListArmPositionsRequest)
 
+# region motion
 motion = Queries("fleet.arms.v1.ArmMotionQueryService", events=ArmEvent)
 
 motion.merge_descending(CompareMotionRequest)
+# endregion

@@ -31,6 +31,17 @@ ANCHOR_US = 1_767_225_600_000_000
 ANCHOR = "2026-01-01T00:00:00Z"
 
 
+IN_MOTION = {
+    f"{KUKA}-A": 0.9404,
+    f"{KUKA}-B": 0.9368,
+    f"{KUKA}-C": 0.9188,
+    STAUBLI: 0.8689,
+    TIAGO: 0.8056,
+    UR5E: 0.0,
+}
+"""Share of the recording, as computed over the files by another program."""
+
+
 class Expected(NamedTuple):
     """Of one arm. `last`: rad, or m; `axes` in the order of the columns."""
 
@@ -171,6 +182,37 @@ async def test_grpcurl_lists_them_all_page_by_page(running: Running) -> None:
         check_last(arms[name], expected)
 
 
+def motion_request(running: Running, name: str) -> dict[str, Any]:
+    recorded = {"from_us": ANCHOR_US, "upto_us": running.expected[name].last_us}
+    return {"arm_id": name, "range": recorded, "read": read_all(running)}
+
+
+async def test_grpcurl_tells_how_long_each_arm_was_in_motion(running: Running) -> None:
+    for name, share in IN_MOTION.items():
+        got = await curl(running, "ArmMotionQueryService/GetMotion", motion_request(running, name))
+        assert got["arm_id"] == name
+        assert got["motion"].get("utilisation", 0.0) == pytest.approx(share, abs=0.001)
+        seen_us = sum(int(got["motion"].get(part, 0)) for part in ("moving_us", "still_us"))
+        assert seen_us == running.expected[name].last_us - ANCHOR_US
+        assert len(got["axes"]) == len(running.expected[name].last)
+
+
+async def test_grpcurl_compares_them_the_busiest_first(running: Running) -> None:
+    request = {"range": {"from_us": ANCHOR_US, "upto_us": ANCHOR_US + 120_000_000}, "read": read_all(running)}
+    got = await curl(running, "ArmMotionQueryService/CompareMotion", request)
+    assert [arm["arm_id"] for arm in got["arms"]] == sorted(IN_MOTION, key=lambda name: -IN_MOTION[name])
+    assert "missing_partitions" not in got
+
+
+async def test_the_command_line_gets_the_motion_of_an_arm(running: Running) -> None:
+    asked = await run(str(AORIST), "get", "arm_motion", TIAGO, "--json", address=running.process.address)
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout)["arm_id"] == TIAGO
+    assert json.loads(asked.stdout)["motion"]["unobserved"] == 1  # in the last hour
+    readable = await run(str(AORIST), "get", "arm_motion", TIAGO, address=running.process.address)
+    assert readable.returncode == 0, readable.stderr
+
+
 async def test_the_command_line_gets_an_arm(running: Running) -> None:
     asked = await run(str(AORIST), "get", "arm_position", TIAGO, "--json", address=running.process.address)
     assert asked.returncode == 0, asked.stderr
@@ -240,3 +282,5 @@ async def test_after_a_restart_all_is_still_there(running: Running) -> None:
     for name, expected in running.expected.items():
         request = {"arm_id": name, "read": read_all(running)}
         check_last((await curl(running, "ArmQueryService/GetArmPosition", request))["arm"], expected)
+        motion = await curl(running, "ArmMotionQueryService/GetMotion", motion_request(running, name))
+        assert motion["motion"].get("utilisation", 0.0) == pytest.approx(IN_MOTION[name], abs=0.001)

@@ -67,7 +67,7 @@ def test_all_views_or_the_one_that_is_named(run: Run) -> None:
 def test_a_view_that_is_not_declared(run: Run) -> None:
     result = run("check-fold", "nothing")
     assert result.exit_code == 2
-    assert "no view nothing is declared; there are arm_position" in result.stderr
+    assert "no view nothing is declared; there are arm_motion, arm_position" in result.stderr
 
 
 def test_pieces_are_of_two_keys_of_a_partition_in_order(pieces: list[list[Positioned]]) -> None:
@@ -100,4 +100,4 @@ def test_a_log_without_events_proves_nothing(run: Run, tmp_path: Path) -> None:
     database.close()
     result = run("check-fold", "--log", "--db", str(tmp_path / "empty.db"))
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "aorist: arm_position: the log has no event that it folds: nothing was checked\n"
+    assert result.stderr == "aorist: arm_motion: the log has no event that it folds: nothing was checked\n"

@@ -26,8 +26,9 @@ from aorist.ports import EventLog, Member, OwnershipRegistry, SeriesSpec, Series
 from aorist.serve.command_gateway import serve_commands
 from aorist.serve.peers import Peers, serve_heartbeats
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
+from aorist.serve.readiness import Readiness, WorkerLook
 from aorist.serve.routing import Router
-from aorist.serve.running import Watched, as_declared, show_health
+from aorist.serve.running import Watched, as_declared
 from aorist.serve.transport import Listener
 from aorist.serve.worker import serve_worker
 from aorist.settings import Settings
@@ -74,7 +75,7 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
         for topic in project.topics():
             events.create(topic)
         watched = Watched(stop)
-        owner, materializer, _ = await stack.enter_async_context(
+        owner, materializer, readiness, _ = await stack.enter_async_context(
             _worker(project, list(project.views), settings, (events, store, series, registry), watched)
         )
         listener = _listener(settings)
@@ -83,8 +84,8 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
         address = await listener.start()
         stack.push_async_callback(listener.stop, settings.drain_s)
         if await watched.unless_stopped(_settled(owner, materializer)):
-            showing = watched.run(show_health(listener, materializer))
-            stack.callback(showing.cancel)
+            readiness.listeners.append(listener)
+            await readiness.look()
             on_ready(address)
             await watched.until_stopped()
             log.info("stopping: draining, then a last checkpoint")
@@ -125,7 +126,7 @@ async def serve_materializer(
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
         watched = Watched(stop)
-        owner, materializer, address = await stack.enter_async_context(
+        owner, materializer, _, address = await stack.enter_async_context(
             _worker(project, views, settings, (events, store, open_series(store), registry), watched)
         )
         topics = [project.views[view].schema.topic for view in views]
@@ -234,7 +235,7 @@ async def _worker(
     settings: Settings,
     ports: tuple[EventLog, SnapshotStore, SeriesStore, OwnershipRegistry],
     watched: Watched,
-) -> AsyncIterator[tuple[Owner, Materializer, str]]:
+) -> AsyncIterator[tuple[Owner, Materializer, Readiness, str]]:
     """A worker: folds, answers gateways at the address given, owns its part. Leaves with a checkpoint of everything."""
     events, store, series, registry = ports
     name = settings.member or f"{socket.gethostname()}-{os.getpid()}"
@@ -249,19 +250,22 @@ async def _worker(
     )
     listener = Listener(settings.transport, settings.worker_listen, settings.max_message_bytes)
     owner: Owner
+    readiness: Readiness
 
-    serve_worker(listener, materializer, lambda: owner.check_lease(), name)  # noqa: PLW0108  # its address is known once bound
+    # Its address, and with it the owner, is known once it is bound.
+    serve_worker(listener, materializer, lambda: owner.check_lease(), lambda: readiness.problems, name)  # noqa: PLW0108
     serve_heartbeats(listener)
     bound = await listener.start()
     member = Member(name, settings.advertise or bound, tuple(views))
     owner = Owner(registry, member, partitions, materializer, settings.standbys)
     peers = Peers(name, settings.heartbeat_s, settings.suspect_after_s, owner.suspect, owner.trust)
     owner.on_members = peers.follow
+    readiness = Readiness(WorkerLook(owner, materializer, settings.max_lag_ms), listener)
     materializer.start()
     following = [watched.run(owner.run()), watched.run(materializer.fate.watch())]
     try:
-        following.append(watched.run(show_health(listener, materializer)))
-        yield owner, materializer, bound
+        following.append(watched.run(readiness.run()))
+        yield owner, materializer, readiness, bound
     finally:
         await owner.retire(settings.drain_s)
         peers.close()

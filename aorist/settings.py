@@ -100,6 +100,12 @@ class Settings:
         least=8,
         most=65_536,
     )
+    max_lag_ms: int = _set(
+        30_000,
+        "How far a shard may lag behind the log before its owner counts as not ready.",
+        least=100,
+        most=86_400_000,
+    )
     max_wait_ms: int = _set(
         2000, "How long a query waits for a fresh enough answer unless it says so itself.", most=600_000
     )

@@ -21,6 +21,7 @@ OWNING = (
     "checkpoint_interval_s",
     "max_uncheckpointed_events",
     "fetch_memory_mb",
+    "max_lag_ms",
 )
 
 

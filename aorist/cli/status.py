@@ -37,7 +37,10 @@ COLUMNS = (
 @click.option("--json", "as_is", is_flag=True, help="As JSON, with all fields.")
 @client_options
 def status(*, as_is: bool, address: str, timeout: float) -> None:
-    """Shows every shard: its owner, epoch, lag and checkpoint. Exit code 1 if one has no owner or stands still."""
+    """Shows every shard: its owner, epoch, lag and checkpoint; and why a process that folds is not ready.
+
+    Exit code 1 if a shard has no owner or stands still.
+    """
     method = status_pb2.DESCRIPTOR.services_by_name["StatusService"].methods_by_name["GetStatus"]
     with channel_to(address) as channel:
         answer = ask(channel, method, status_pb2.GetStatusRequest(), status_pb2.GetStatusResponse, timeout)
@@ -46,6 +49,8 @@ def status(*, as_is: bool, address: str, timeout: float) -> None:
         click.echo(as_json(answer))
     else:
         _print(answer.shards)
+        for line in unready_members(answer.members):
+            click.secho(line, fg="yellow")
         if unwell:
             click.secho(f"{len(unwell)} without an owner that serves: {', '.join(unwell)}", fg="red")
     if unwell:
@@ -60,6 +65,11 @@ def unwell_shards(shards: Iterable[status_pb2.ShardStatus]) -> list[str]:
         name = f"{shard.view}/{shard.partition}"
         well[name] = well.get(name, False) or owned
     return [name for name, good in well.items() if not good]
+
+
+def unready_members(members: Iterable[status_pb2.MemberStatus]) -> list[str]:
+    """A line for each of them and each reason."""
+    return [f"{m.member} ({m.address}) is not ready: {problem}" for m in members for problem in m.problems]
 
 
 def _print(shards: Sequence[status_pb2.ShardStatus]) -> None:

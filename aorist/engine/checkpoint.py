@@ -21,14 +21,19 @@ from aorist.position import NOTHING
 SLICE = 100
 """States serialised under one hold of a shard's lock."""
 
+STILL_S = 30.0
+"""How late a turn of the checkpointer may be: a store that is away takes up to 24 s to say so, and is no reason to call the thread hung."""
+
 WRITE = 2_000
 """Rows handed to the store at a time: it makes batches by bucket, which pay only when they are full."""
 
 log = structlog.get_logger()
 
 
-def checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int], None]) -> Checkpoint | None:
-    """Writes what changed since the last one. Blocks. None: there was nothing to write, or not now.
+def checkpoint(
+    shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int], None], moved: Callable[[], None] = lambda: None
+) -> Checkpoint | None:
+    """Writes what changed since the last one. Blocks. None: there was nothing to write, or not now. `moved`: called as rows are written.
 
     Step 1. Note position P and take the set of changed keys, in one moment.
     Step 2. Serialise their states, in slices. A state may by then hold events beyond P: its row says how far it is.
@@ -40,12 +45,14 @@ def checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int]
     Raises StoreUnavailableError: the keys count as changed again, and the next checkpoint covers them.
     """
     try:
-        return _checkpoint(shard, store, commit)
+        return _checkpoint(shard, store, commit, moved)
     except _TakenOutError:
         return None  # an event broke a key meanwhile: P covers events of it that would be in no row
 
 
-def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int], None]) -> Checkpoint | None:
+def _checkpoint(
+    shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int], None], moved: Callable[[], None]
+) -> Checkpoint | None:
     # Step 1.
     with shard.lock:
         next_offset, leader_epoch, changed = shard.next_offset, shard.leader_epoch, shard.dirty
@@ -62,6 +69,7 @@ def _checkpoint(shard: Shard, store: SnapshotStore, commit: Callable[[Shard, int
         ):
             store.write_rows(shard.rows, rows)
             failpoint("after_rows")
+            moved()
         # Step 4.
         taken = Checkpoint(next_offset, shard.epoch, time.time_ns() // 1000, leader_epoch)
         store.write_checkpoint(shard.rows, taken)
@@ -166,30 +174,42 @@ class Checkpointer:
         interval_s: float,
         fate: Fate,
     ) -> None:
-        self.thread = Thread("checkpoint", self._run, fate)
+        self.thread = Thread("checkpoint", self._run, fate, STILL_S)
+        self.taken, self.taken_s, self.failed = (
+            0,
+            0.0,
+            0,
+        )  # checkpoints, how long they took in all, and those that failed
         self._shards, self._store, self._commit, self._interval_s = shards, store, commit, interval_s
         self._stopped = threading.Event()
         self._one_at_a_time = threading.Lock()
 
     def _run(self) -> None:
+        self.thread.turn(self._interval_s)
         while not self._stopped.wait(self._interval_s):
             for shard in self._shards():
                 self.take(shard)
+            self.thread.turn(self._interval_s)
 
     def take(self, shard: Shard) -> bool:
         """A checkpoint of `shard` now. False: there is none; the log and the shard say why, and the next one tries again."""
         with self._one_at_a_time:
+            self.thread.turn()
+            began = time.monotonic()
             try:
                 if shard.owned:
-                    checkpoint(shard, self._store, self._commit)
+                    if checkpoint(shard, self._store, self._commit, self.thread.turn) is not None:
+                        self.taken, self.taken_s = self.taken + 1, self.taken_s + time.monotonic() - began
                 elif shard.began_at != NOTHING:
                     forget_covered(shard, self._store)
             except StoreUnavailableError as error:
                 log.warning("no checkpoint; trying again with the next", shard=str(shard.name), problem=str(error))
+                self.failed += 1
                 return False
             except Exception as error:  # a codec is domain code and may raise anything
                 shard.trouble = f"a state cannot be serialised: {type(error).__name__}: {error}"
                 log.error("no checkpoint", shard=str(shard.name), problem=shard.trouble, exc_info=error)
+                self.failed += 1
                 return False
         shard.trouble = ""
         return True

@@ -181,6 +181,7 @@ class Folder:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
+            self.thread.turn()
             self._carry_out_orders()
             self._pause_and_resume()
             for fetched in self._poll():

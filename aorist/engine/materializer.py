@@ -17,7 +17,7 @@ from aorist.engine.series import MOST_BEYOND as MOST_BEYOND_OF_SERIES
 from aorist.engine.series import ShardSeries
 from aorist.engine.shard import Shard
 from aorist.engine.stored import Stored, read_stored
-from aorist.engine.threads import Fate
+from aorist.engine.threads import Fate, Thread
 from aorist.errors import AoristError, LogTruncatedError, NoOwnerError, UnavailableError, UnknownTopicError
 from aorist.ports import EventLog, SeriesStore, ShardRows, SnapshotStore
 from aorist.position import NOTHING, Partition, ShardName
@@ -53,7 +53,7 @@ class Materializer:
             name: Folder(view, events.reader(name), self._repair, self.fate, _most_beyond(view, most_beyond))
             for name, view in self.views.items()
         }
-        self._checkpointer = Checkpointer(
+        self.checkpointer = Checkpointer(
             lambda: list(self.shards.values()), store, self._commit, checkpoint_interval_s, self.fate
         )
         self._told: dict[str, float] = {}  # reason -> when
@@ -63,9 +63,8 @@ class Materializer:
 
     def start(self) -> None:
         """Starts the threads."""
-        for folder in self._folders.values():
-            folder.thread.start()
-        self._checkpointer.thread.start()
+        for thread in self.threads():
+            thread.start()
 
     def shard(self, name: ShardName) -> Shard:
         """Raises NoOwnerError when it is not held here."""
@@ -97,7 +96,7 @@ class Materializer:
         shard = self.shards.get(name)
         if shard is None:
             return
-        await asyncio.to_thread(self._checkpointer.take, shard)
+        await asyncio.to_thread(self.checkpointer.take, shard)
         shard.close()
         self._folders[name.view].drop(shard)
         del self.shards[name]
@@ -106,10 +105,10 @@ class Materializer:
         """Ends the threads. Shards still held are closed first."""
         for name in list(self._opening):
             await self.close(name)
-        self._checkpointer.stop()
+        self.checkpointer.stop()
         for folder in self._folders.values():
             folder.stop()
-        for thread in (self._checkpointer.thread, *(folder.thread for folder in self._folders.values())):
+        for thread in self.threads():
             await asyncio.to_thread(thread.join)
 
     async def _open(self, name: ShardName) -> None:
@@ -167,8 +166,12 @@ class Materializer:
         finally:
             reader.close()
 
+    def threads(self) -> list[Thread]:
+        """All that it runs."""
+        return [self.checkpointer.thread, *(folder.thread for folder in self._folders.values())]
+
     def problems(self) -> list[str]:
-        """Why this process is not healthy: shards that stand still or cannot be snapshotted."""
+        """Of shards that stand still or cannot be snapshotted."""
         return [f"{s.name}: {s.problem or s.trouble}" for s in self.shards.values() if s.problem or s.trouble]
 
     async def settled(self) -> None:

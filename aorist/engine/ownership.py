@@ -29,6 +29,9 @@ MOVE_S = 0.05
 YIELD_S = 0.3
 """How long a standby leaves a free shard to the member that it should go to."""
 
+TAKEOVERS = ("free", "planned", "suspected")
+"""Kinds of claims: of what nobody had, of what a living member had, of what a member had that seems to be dead."""
+
 AGAIN_S = (0.1, 2.0)
 """First and longest rest between attempts to reach the registry."""
 
@@ -75,6 +78,7 @@ class Owner:
         self._free_since: dict[ShardName, float] = {}
         self._suspects: dict[str, int] = {}  # and the revision of the registry when they became so
         self._closing: dict[ShardName, asyncio.Task[None]] = {}
+        self.takeovers = dict.fromkeys(TAKEOVERS, 0)
         self._moved = asyncio.Event()  # what we own, or who could take it, has changed
         self.settled = asyncio.Event()
         """Set once every shard that should be ours is, or cannot be."""
@@ -190,11 +194,13 @@ class Owner:
         here, me, now = self._materializer.shards.get(shard), self._member.name, time.monotonic()
         if here is None or here.phase is not Phase.SERVING or me not in order:
             return None  # its change wakes us
+        kind = "free"
         if claim is not None and claim.member in self._ownership.members and claim.member != me:
             self._free_since.pop(shard, None)
             if order[0] != me or not here.warm:
                 return None
-            if claim.member in self._suspects:
+            kind = "suspected" if claim.member in self._suspects else "planned"
+            if kind == "suspected":
                 self._next_move = now  # nobody answers for it
             if now < self._next_move:
                 return self._next_move - now
@@ -210,6 +216,7 @@ class Owner:
             return AGAIN_S[0]
         if epoch is not None:
             self._epochs[shard] = epoch
+            self.takeovers[kind] += 1
             here.own(epoch)
             log.info("shard owned", shard=str(shard), epoch=epoch, instead_of=claim.member if claim else None)
         return None
@@ -232,9 +239,24 @@ class Owner:
         here = self._materializer.shards.get(shard)
         return here is not None and here.phase is Phase.HALTED
 
+    @property
+    def leaving(self) -> bool:
+        return self._member.leaving
+
+    def is_member(self) -> bool:
+        """The registry has it, and its lease has not run out by its own clock."""
+        return self._member.name in self._ownership.members and self._holds_lease()
+
+    def missing(self) -> list[ShardName]:
+        """Shards that should be ours, and are not yet."""
+        return [shard for shard in self._shards if not self._has_settled(shard)]
+
+    def _holds_lease(self) -> bool:
+        return self._session is not None and time.monotonic() < self._session.valid_until()
+
     def check_lease(self) -> None:
         """After an owner's answer was built, before it leaves: raises NoOwnerError once the lease may have run out meanwhile."""
-        if self._session is None or time.monotonic() >= self._session.valid_until():
+        if not self._holds_lease():
             raise NoOwnerError(f"{self._member.name} could not renew its lease: another may own its shards by now")
 
     async def retire(self, patience_s: float) -> None:

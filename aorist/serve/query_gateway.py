@@ -220,9 +220,11 @@ def serve_status(listener: Listener, router: Router, partitions: dict[str, int],
 
     async def status(_: status_pb2.GetStatusRequest) -> status_pb2.GetStatusResponse:
         shards: list[status_pb2.ShardStatus] = []
+        members: list[status_pb2.MemberStatus] = []
         seen: set[ShardName] = set()
         for member, address, answer in await router.status(timeout_s):
             if isinstance(answer, AoristError):
+                members.append(status_pb2.MemberStatus(member=member, address=address, problems=[str(answer)]))
                 claimed = [name for name, claim in router.ownership.claims.items() if claim.member == member]
                 shards += [
                     status_pb2.ShardStatus(
@@ -240,6 +242,9 @@ def serve_status(listener: Listener, router: Router, partitions: dict[str, int],
                 ]
                 seen |= set(claimed)
                 continue
+            for one in answer.members:
+                one.address = address
+                members.append(one)
             for shard in answer.shards:
                 shard.address = address
                 seen.add(ShardName(shard.view, shard.partition))
@@ -258,6 +263,9 @@ def serve_status(listener: Listener, router: Router, partitions: dict[str, int],
                             checkpoint_age_ms=-1,
                         )
                     )
-        return status_pb2.GetStatusResponse(shards=sorted(shards, key=lambda s: (s.view, s.partition, s.member)))
+        return status_pb2.GetStatusResponse(
+            shards=sorted(shards, key=lambda s: (s.view, s.partition, s.member)),
+            members=sorted(members, key=lambda m: m.member),
+        )
 
     listener.add("aorist.v1.StatusService", {"GetStatus": listener.unary(status, status_pb2.GetStatusRequest)})

@@ -1,4 +1,4 @@
-"""What a process does beside serving: waits until it can, watches what must not end, shows its health."""
+"""What a process does beside serving: waits until it can, watches what must not end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from typing import Any
 
 import structlog
 
-from aorist.engine.materializer import Materializer
 from aorist.errors import PartitionCountError, UnavailableError, UnknownTopicError
 from aorist.ports import EventLog, TopicSpec
-from aorist.serve.transport import Listener
 
 AGAIN_S = (0.1, 2.0)
 """First and longest rest between looks at a log that is away, or lacks a topic."""
-
-HEALTH_S = 0.5
-"""How often health is looked at."""
 
 log = structlog.get_logger()
 
@@ -78,10 +73,3 @@ async def as_declared(events: EventLog, topics: Sequence[TopicSpec]) -> None:
                 topic=spec.name,
                 partitions=found.partitions,
             )
-
-
-async def show_health(listener: Listener, materializer: Materializer) -> None:
-    """Health of the listener follows that of the shards, until cancelled: SERVING while none stands still."""
-    while True:
-        await listener.set_serving(serving=not materializer.problems())
-        await asyncio.sleep(HEALTH_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -24,6 +24,7 @@ from aorist.errors import (
 from aorist.position import NOTHING, ShardName
 from aorist.serve.errors import status_of
 from aorist.serve.ranges import answer_over_range
+from aorist.serve.readiness import Problem
 from aorist.serve.transport import BugError, Listener
 from aorist.v1 import read_pb2, status_pb2, worker_pb2
 
@@ -42,8 +43,16 @@ STORE_S = 8.0
 log = structlog.get_logger()
 
 
-def serve_worker(listener: Listener, materializer: Materializer, check_lease: Callable[[], None], member: str) -> None:
-    """Adds the worker's services to `listener`. `check_lease`: raises once this process may have lost its shards."""
+def serve_worker(
+    listener: Listener,
+    materializer: Materializer,
+    check_lease: Callable[[], None],
+    problems: Callable[[], Iterable[Problem]],
+    member: str,
+) -> None:
+    """Adds the worker's services to `listener`. `check_lease`: raises once this process may have lost its shards. `problems`: why it is
+    not ready.
+    """
     worker = WorkerService(materializer, check_lease)
     listener.add(
         "aorist.v1.WorkerService",
@@ -55,7 +64,10 @@ def serve_worker(listener: Listener, materializer: Materializer, check_lease: Ca
 
     async def status(_: status_pb2.GetStatusRequest) -> status_pb2.GetStatusResponse:
         shards = sorted(materializer.shards.items())
-        return status_pb2.GetStatusResponse(shards=[shard_status(shard, member) for _, shard in shards])
+        itself = status_pb2.MemberStatus(member=member, problems=[problem.text for problem in problems()])
+        return status_pb2.GetStatusResponse(
+            shards=[shard_status(shard, member) for _, shard in shards], members=[itself]
+        )
 
     listener.add("aorist.v1.StatusService", {"GetStatus": listener.unary(status, status_pb2.GetStatusRequest)})
 
@@ -245,23 +257,22 @@ def _add_chunk(page: worker_pb2.Page, shard: Shard, query: Query, ask: Message, 
 
 
 def shard_status(shard: Shard, member: str) -> status_pb2.ShardStatus:
-    """One shard as this process sees it."""
-    with shard.lock:
-        lag, checkpoint = shard.lag(), shard.checkpoint
-        return status_pb2.ShardStatus(
-            view=shard.name.view,
-            partition=shard.name.partition,
-            member=member,
-            epoch=shard.epoch,
-            role=shard.role,
-            phase=shard.phase.value,
-            offset=shard.next_offset - 1,
-            lag_events=lag.events,
-            lag_ms=lag.ms,
-            keys=len(shard.entries),
-            dirty_keys=len(shard.dirty),
-            checkpoint_offset=checkpoint.next_offset - 1 if checkpoint else NOTHING,
-            checkpoint_age_ms=max(0, (time.time_ns() // 1000 - checkpoint.time_us) // 1000) if checkpoint else -1,
-            unknown_events=shard.unknown_events,
-            problem=shard.problem or shard.trouble,
-        )
+    """One shard as this process sees it. Without its lock, which a fold that hangs would not give back."""
+    lag, checkpoint = shard.lag(), shard.checkpoint
+    return status_pb2.ShardStatus(
+        view=shard.name.view,
+        partition=shard.name.partition,
+        member=member,
+        epoch=shard.epoch,
+        role=shard.role,
+        phase=shard.phase.value,
+        offset=shard.next_offset - 1,
+        lag_events=lag.events,
+        lag_ms=lag.ms,
+        keys=len(shard.entries),
+        dirty_keys=len(shard.dirty),
+        checkpoint_offset=checkpoint.next_offset - 1 if checkpoint else NOTHING,
+        checkpoint_age_ms=max(0, (time.time_ns() // 1000 - checkpoint.time_us) // 1000) if checkpoint else -1,
+        unknown_events=shard.unknown_events,
+        problem=shard.problem or shard.trouble,
+    )

@@ -11,10 +11,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from aorist.v1.read_pb2 import ON_STALE_FAIL, ROLE_STANDBY, ReadOptions
+from aorist.v1.status_pb2 import GetStatusRequest, MemberStatus
+from aorist.v1.status_pb2_grpc import StatusServiceStub
 from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, GetArmPositionResponse
 from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceStub
 from stack.server import Server
@@ -137,6 +142,26 @@ async def test_kafka(cluster: Cluster) -> None:
         await system.outage(lambda: stands_still(broker, meanwhile), commands=False, queries=False)
 
 
+async def test_a_worker_without_kafka_is_not_ready(cluster: Cluster) -> None:
+    """It answers still; but nobody should count on it, and it says why, until what it knows is fresh again."""
+    worker, asked = cluster.materializer("finn", AORIST_MAX_LAG_MS="1000"), cluster.gateways()[1]
+    address, queries = await worker.ready(), await asked.ready()
+    await until_health(address, HealthCheckResponse.SERVING)
+    (broker,) = cluster.servers.kafka.brokers
+    broker.pause()
+    try:
+        await until_health(address, HealthCheckResponse.NOT_SERVING)
+        (member,) = await members(queries)
+        assert (member.member, member.address) == ("finn", address)
+        assert [problem.split(":")[0] for problem in member.problems] == ["above max_lag_ms, 1000"]
+    finally:
+        broker.resume()
+    await until_health(address, HealthCheckResponse.SERVING)
+    assert not (await members(queries))[0].problems
+    assert len(worker.lines("not ready any more")) == 1
+    cluster.check_quiet()
+
+
 async def test_cassandra(cluster: Cluster) -> None:
     """Nobody notices but those who write snapshots: answers stay fresh."""
     async with running(cluster) as system:
@@ -170,6 +195,21 @@ async def test_etcd(cluster: Cluster) -> None:
             system.said(role, "etcd at ")
         for role in system.folding:
             system.said(role, "membership over")
+
+
+async def until_health(address: str, wanted: int) -> None:
+    """By the health service of a process, as Kubernetes asks for it."""
+    async with asyncio.timeout(PATIENCE_S), channel_to(address) as channel:
+        health: Any = HealthStub(channel)
+        async for answer in health.Watch(HealthCheckRequest()):
+            if answer.status == wanted:
+                return
+
+
+async def members(queries: str) -> list[MemberStatus]:
+    """As a query gateway has them."""
+    async with channel_to(queries) as channel:
+        return list((await StatusServiceStub(channel).GetStatus(GetStatusRequest(), timeout=PATIENCE_S)).members)
 
 
 async def ask(load: Load, arm: str, read: ReadOptions) -> GetArmPositionResponse:

@@ -21,7 +21,7 @@ from fleet.arms.v1.commands_pb2 import ReportJointPositionsRequest
 from fleet.arms.v1.queries_pb2 import GetArmPositionRequest
 from stack.tools import grpcurl
 from tests.harness.client import BASE_US, at_least, refused, sample, shards_of, until_shards
-from tests.harness.in_process import Served, served
+from tests.harness.in_process import Served, live_shards, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -79,6 +79,19 @@ async def test_health_is_serving_for_the_whole_and_for_each_service(dev: Served)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     unknown = health.Check(health_pb2.HealthCheckRequest(service="fleet.arms.v1.NoSuchService"))
     assert (await refused(unknown)).code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_and_status_tell_why_it_is_not_ready(tmp_path: Path) -> None:
+    async with served(tmp_path, max_lag_ms=600_000) as dev:
+        health: Any = health_pb2_grpc.HealthStub(dev.channel)
+        told = health.Watch(health_pb2.HealthCheckRequest())
+        assert (await told.read()).status == health_pb2.HealthCheckResponse.SERVING
+        shard = next(shard for shard in live_shards() if shard.partition.number == 3)
+        shard.halt("offset 9: no")
+        assert (await told.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        (member,) = (await StatusServiceStub(dev.channel).GetStatus(GetStatusRequest())).members
+        assert (member.member, list(member.problems)) == ("tested", ["arm_position/3: offset 9: no"])
+        told.cancel()
 
 
 async def test_grpcurl_lists_and_describes_what_is_served(dev: Served) -> None:

@@ -59,6 +59,7 @@ class Arms(queries_pb2_grpc.ArmQueryServiceServicer, shards_grpc.StatusServiceSe
         self.list: Callable[[Any, Context], Any] = self._unexpected
         self.watch: Callable[[Any, Context], Iterator[Any]] = self._unexpected
         self.shards: list[shards_pb2.ShardStatus] = []
+        self.members: list[shards_pb2.MemberStatus] = []
 
     @staticmethod
     def _unexpected(request: Any, context: Context) -> Any:
@@ -77,7 +78,7 @@ class Arms(queries_pb2_grpc.ArmQueryServiceServicer, shards_grpc.StatusServiceSe
         yield from self.watch(request, context)
 
     def GetStatus(self, request: Any, context: Context) -> Any:  # noqa: N802
-        return shards_pb2.GetStatusResponse(shards=self.shards)
+        return shards_pb2.GetStatusResponse(shards=self.shards, members=self.members)
 
 
 class Gateway:

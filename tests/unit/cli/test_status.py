@@ -10,7 +10,7 @@ from click.testing import Result
 
 from aorist.cli.status import unwell_shards
 from aorist.v1.read_pb2 import ROLE_OWNER, ROLE_STANDBY
-from aorist.v1.status_pb2 import ShardStatus
+from aorist.v1.status_pb2 import MemberStatus, ShardStatus
 from tests.unit.cli.double import Arms, Gateway
 
 Run = Callable[..., Result]
@@ -82,6 +82,18 @@ def test_what_is_unwell_is_named_and_fails(run: Run, gateway: Gateway, arms: Arm
     assert "nobody" in result.stdout
     assert "offset 9: x" in result.stdout
     assert result.stdout.endswith("2 without an owner that serves: arm_position/2, arm_position/3\n")
+
+
+def test_who_is_not_ready_is_named_with_the_reasons_and_does_not_fail(run: Run, gateway: Gateway, arms: Arms) -> None:
+    """Others answer meanwhile: that is what the exit code is about."""
+    arms.shards = [SERVING]
+    arms.members = [
+        MemberStatus(member="a", address="h:1"),
+        MemberStatus(member="b", address="h:2", problems=["x", "y"]),
+    ]
+    result = run("status", "--address", gateway.address)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-2:] == ["b (h:2) is not ready: x", "b (h:2) is not ready: y"]
 
 
 def test_json_has_all_fields_and_the_same_exit_code(run: Run, gateway: Gateway, arms: Arms) -> None:

@@ -17,6 +17,7 @@ from aorist.errors import (
     AoristError,
     InvalidRequestError,
     NoOwnerError,
+    StaleError,
     StoreUnavailableError,
     UnknownKeyError,
     Violation,
@@ -221,9 +222,18 @@ def _completed(
 
 
 def _one(shard: Shard, query: Query, ask: Message, key: bytes, *, stale: bool, as_copy: bool) -> tuple[bytes, int]:
-    """Answer about one key, serialised under the lock, and the offset up to which it holds."""
+    """Answer about one key, serialised under the lock, and the offset up to which it holds. `stale`: not as fresh as asked for.
+
+    Raises what `Shard.entry` does, and StaleError: what is staler than asked for does not show that a key is unknown.
+    """
     with shard.lock:
-        response = query.function(shard.entry(key).state, ask)
+        try:
+            entry = shard.entry(key)
+        except UnknownKeyError as error:
+            if stale:
+                raise StaleError(f"{error}, which is not as fresh as asked for") from None
+            raise
+        response = query.function(entry.state, ask)
         header = shard.header(stale=stale, as_copy=as_copy)
         return _completed(response, query, shard.view, key, header), header.position.offset
 

@@ -86,6 +86,14 @@ async def test_a_question_that_has_to_wait_and_then_raises_fails_by_itself_too(s
     assert _kinds(await ask(late, question("b"))) == ["BUG", "response"]
 
 
+async def test_an_owner_that_is_staler_than_asked_for_does_not_deny_a_key() -> None:
+    """Who asks may have been told that an event of it is there."""
+    asked = question("unknown")
+    asked.read.at_least.add(topic="things", partition=0, offset=10_000)
+    asked.read.on_stale = read_pb2.ON_STALE_RETURN
+    assert _kinds(await ask(asked)) == ["STALE"]
+
+
 async def test_a_standby_says_neither_what_it_knows_nor_that_it_knows_nothing() -> None:
     """Its state may be behind: that a key is not known is for the owner to say."""
     assert _kinds(await ask(question("a"), question("unknown"), owned=False)) == ["NO_OWNER", "NO_OWNER"]

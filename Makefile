@@ -6,7 +6,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 PROTOS := $(shell find proto -name '*.proto')
 
 .DEFAULT_GOAL := help
-.PHONY: help install proto fmt lint type proto-check test bench demo stack-up stack-down lock
+.PHONY: help install proto fmt lint type proto-check test soak bench demo stack-up stack-down lock
 .DELETE_ON_ERROR:
 
 help: ## This list
@@ -17,6 +17,9 @@ demo: .venv/run.stamp ## Arms in motion on one process and one file; DURATION=10
 
 test: install ## All tests; ARGS="-k name" goes to pytest
 	$(BIN)/pytest $(ARGS)
+
+soak: install ## Deaths and outages of real processes and servers: five times as many, four times as long; ARGS as with test
+	AORIST_SOAK=1 $(BIN)/pytest tests/cluster $(ARGS)
 
 bench: install ## Figures, each beside its limit; ONLY=fold,query some of them; QUICK=1 within 3 minutes; WRITE_DOCS=1 makes docs/figures.md
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(WRITE_DOCS),--write-docs)

@@ -22,7 +22,7 @@ from fleet.arms.v1.queries_pb2 import ListArmPositionsRequest
 from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceStub
 from tests.chaos.counting import counted
 from tests.cluster.oracle import DEADLINE_S, Failure, Oracle, Token
-from tests.harness.client import channel_to, sample
+from tests.harness.client import all_arms, channel_to, sample
 from tests.harness.log_file import LogFile
 from tests.harness.places import PATIENCE_S
 from tests.harness.process import until
@@ -193,7 +193,4 @@ async def check_final(load: Load, log: LogFile) -> None:
     """Every arm's answer, as fresh as the end of the log, is what the whole log makes."""
     ends = {partition: end - 1 for partition, end in log.ends.items() if end}
     read = load.options(ends, int(PATIENCE_S * 1000))
-    async with channel_to(load.queries) as channel:
-        page = await ArmQueryServiceStub(channel).ListArmPositions(ListArmPositionsRequest(read=read))
-    assert not page.missing_partitions
-    assert {arm.arm_id: arm for arm in page.arms} == log.folded(counted)
+    assert await all_arms(load.queries, read) == log.folded(counted)

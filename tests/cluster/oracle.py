@@ -113,7 +113,7 @@ class Oracle:
     def _judge(self, arm: str, token: Token, header: ReadHeader, on_stale: OnStale.ValueType) -> None:
         at, copied = header.position, header.role != ROLE_OWNER
         self.others += copied
-        older = at.offset < token[at.partition]
+        older = at.offset < token.get(at.partition, -1)
         self.stale += older
         if (
             (copied and (on_stale == ON_STALE_FAIL or not header.stale))

@@ -9,18 +9,12 @@ import asyncio
 import signal
 import time
 
-import grpc
-
 from aorist.v1.read_pb2 import ROLE_OWNER
-from aorist.v1.worker_pb2 import Answer, AskRequest, Question
-from aorist.v1.worker_pb2_grpc import WorkerServiceStub
-from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, GetArmPositionResponse
 from tests.chaos.counting import counted
+from tests.cluster.direct import ask_directly
 from tests.cluster.load import Load, check_final
 from tests.cluster.oracle import Told
 from tests.cluster.system import STOPPED_S, Cluster, Process, status, until_owned
-from tests.harness.client import channel_to
-from tests.harness.log_file import VIEW
 
 FIRST, SECOND, THIRD = "finn", "ada", "cleo"
 
@@ -93,51 +87,3 @@ async def stand_still(process: Process, address: str, load: Load, queries: str, 
 
 async def until_owned_by_others(queries: str, partitions: int) -> None:
     await until_owned(queries, partitions, THIRD)
-
-
-async def ask_directly(address: str, load: Load) -> list[Told]:
-    """As gateways do, about every arm, for a while: what the worker answers as the owner. All it may refuse is to be the owner."""
-    told: list[Told] = []
-    partitions = {answer.arm: answer.partition for answer in load.told}
-    async with channel_to(address) as channel:
-        worker = WorkerServiceStub(channel)
-        until = time.monotonic() + 2.0
-        while time.monotonic() < until:
-            asked = AskRequest(
-                questions=[question(load.topic, arm, partition) for arm, partition in partitions.items()]
-            )
-            try:
-                response = await worker.Ask(asked, timeout=10)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise
-                continue
-            for arm, answer in zip(partitions, response.answers, strict=True):
-                check_role(answer)
-                if answer.HasField("response"):
-                    got = GetArmPositionResponse.FromString(answer.response)
-                    (axis,), at = got.arm.axes, got.header.position
-                    told.append(
-                        Told(arm, at.partition, at.offset, int(axis.position), axis.sampled_at_us, answer.epoch)
-                    )
-    return told
-
-
-def check_role(answer: Answer) -> None:
-    if answer.HasField("error"):
-        assert "NO_OWNER" in str(answer.error), answer
-    else:
-        assert GetArmPositionResponse.FromString(answer.response).header.role == ROLE_OWNER
-
-
-def question(topic: str, arm: str, partition: int) -> Question:
-    request = GetArmPositionRequest(arm_id=arm)
-    return Question(
-        view=VIEW,
-        topic=topic,
-        partition=partition,
-        request_type=request.DESCRIPTOR.full_name,
-        request=request.SerializeToString(),
-        key=arm.encode(),
-        timeout_ms=1000,
-    )

@@ -25,7 +25,7 @@ from fleet.arms.v1.events_pb2 import ArmEvent
 from stack.jvm import java
 from stack.tools import grpcurl, kafka_classpath
 from tests.cluster.system import Cluster, Process, until_owned
-from tests.e2e.test_recordings import ANCHOR, Expected, check_last, expectations, run
+from tests.e2e.test_recordings import ANCHOR, ANCHOR_US, IN_MOTION, Expected, check_last, expectations, run
 from tests.harness.log_file import TOPIC
 from tests.harness.places import AORIST, PATIENCE_S, ROOT, recordings
 from tests.harness.process import until
@@ -200,6 +200,15 @@ async def test_grpcurl_reads_every_arms_last_row_back(replayed: Replayed) -> Non
         got = await curl(replayed, "ArmQueryService/GetArmPosition", {"arm_id": name})
         assert got["arm"]["arm_id"] == name
         check_last(got["arm"], expected)
+
+
+async def test_grpcurl_tells_how_long_each_arm_was_in_motion(replayed: Replayed) -> None:
+    for name, expected in replayed.expected.items():
+        recorded = {"from_us": ANCHOR_US, "upto_us": expected.last_us}
+        got = await curl(replayed, "ArmMotionQueryService/GetMotion", {"arm_id": name, "range": recorded})
+        assert got["motion"].get("utilisation", 0.0) == pytest.approx(IN_MOTION[name], abs=0.001)
+        seen_us = sum(int(got["motion"].get(part, 0)) for part in ("moving_us", "still_us"))
+        assert seen_us == expected.last_us - ANCHOR_US
 
 
 async def test_grpcurl_lists_them_all_page_by_page(replayed: Replayed) -> None:

@@ -128,6 +128,8 @@ class WorkerService:
             async with self._reading, asyncio.timeout(STORE_S):
                 await answer_over_range(answer, shard, query, ask, question, stale=stale)
         except UnknownKeyError as error:  # is an answer, as above
+            if stale:
+                raise StaleError(f"{error}, which is not as fresh as asked for") from None
             answer.error.CopyFrom(status_of(error))
         except TimeoutError:
             raise StoreUnavailableError(f"{shard.name}: {STORE_S:.0f} s were not enough to read the range") from None

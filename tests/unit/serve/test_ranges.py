@@ -21,6 +21,8 @@ from aorist.serve.errors import reason_of
 from aorist.serve.ranges import _descending
 from aorist.serve.worker import WorkerService
 from aorist.v1 import worker_pb2
+from aorist.v1.position_pb2 import Position
+from aorist.v1.read_pb2 import ON_STALE_RETURN, ReadOptions
 from aorist.v1.series_pb2 import TimeRange
 from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.events_pb2 import JointPositionsChanged
@@ -139,6 +141,15 @@ async def test_a_handler_that_raises_is_a_bug_that_is_told(monkeypatch: pytest.M
 async def test_the_last_snapshot_alone_answers_no_ranges() -> None:
     (answer,) = await ask(lambda: None, question(GetMotionRequest(arm_id="arm-001"), store_will_do=True))
     assert reason_of(answer.error) == "NO_OWNER"
+
+
+async def test_staler_than_asked_for_a_known_key_is_answered_and_an_unknown_one_not_denied() -> None:
+    position = Position(topic="fleet.arms.v1", partition=0, offset=99)
+    read = ReadOptions(at_least=[position], on_stale=ON_STALE_RETURN)
+    asked = [question(GetMotionRequest(arm_id=name, range=RANGE), read=read) for name in ("arm-001", "nobody")]
+    known, unknown = await ask(lambda: None, *asked)
+    assert GetMotionResponse.FromString(known.response).header.stale
+    assert reason_of(unknown.error) == "STALE"
 
 
 async def test_pages_of_a_comparison_follow_one_another() -> None:

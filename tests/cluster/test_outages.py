@@ -11,22 +11,25 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
+from confluent_kafka import Producer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from aorist.v1.read_pb2 import ON_STALE_FAIL, ROLE_STANDBY, ReadOptions
-from aorist.v1.status_pb2 import GetStatusRequest, MemberStatus
+from aorist.v1.status_pb2 import GetStatusRequest, MemberStatus, ShardStatus
 from aorist.v1.status_pb2_grpc import StatusServiceStub
+from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
 from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, GetArmPositionResponse
 from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceStub
 from stack.server import Server
 from tests.chaos.counting import counted
 from tests.cluster.load import Load, check_final
 from tests.cluster.oracle import Failure
-from tests.cluster.system import STOPPED_S, Cluster, Process, until_owned
+from tests.cluster.system import STOPPED_S, Cluster, Process, until_owned, until_status
 from tests.harness.client import channel_to, refusal_of, retry_ms_of
 from tests.harness.places import PATIENCE_S
 
@@ -65,10 +68,10 @@ class Running:
 
 
 @asynccontextmanager
-async def running(cluster: Cluster) -> AsyncIterator[Running]:
-    """Two materializers and both gateways under load. In the end everything is held against the log."""
+async def running(cluster: Cluster, **environment: str) -> AsyncIterator[Running]:
+    """Two materializers and both gateways under load. In the end everything is held against the log. `environment`: of the former."""
     gateway, asked = cluster.gateways()
-    folding = [cluster.materializer("finn"), cluster.materializer("ada")]
+    folding = [cluster.materializer("finn", **environment), cluster.materializer("ada", **environment)]
     try:
         commands, queries = await gateway.ready(), await asked.ready()
         await asyncio.gather(*(role.ready() for role in folding))
@@ -176,6 +179,52 @@ async def test_cassandra(cluster: Cluster) -> None:
             system.said(role, "no checkpoint; trying again with the next")
             await role.says("cassandra answers again")
         await system.outage(lambda: stands_still(server, meanwhile), commands=True, queries=True)
+
+
+async def test_cassandra_for_longer_than_may_be_folded_without_it(cluster: Cluster) -> None:
+    """Folding stops at the bound and says so; what there is can be asked for; with Cassandra it goes on by itself."""
+    everything = set(range(cluster.partitions))
+
+    def paused(shards: list[ShardStatus]) -> bool:
+        return all("paused" in shard.problem for shard in shards) and {s.partition for s in shards} == everything
+
+    async with running(cluster, AORIST_MAX_UNCHECKPOINTED_EVENTS="1000") as system:
+
+        async def meanwhile() -> None:
+            await asyncio.to_thread(fill, cluster, 1_500)
+            shards = await until_status(system.load.queries, paused, "all are paused")
+            assert all(shard.phase == "SERVING" for shard in shards)
+            arm = next(iter(system.load.newest))
+            before = await ask(system.load, arm, ReadOptions(max_wait_ms=100))
+            await system.load.progress(100, 0)
+            newer = system.load.options(system.load.newest[arm], 100)
+            newer.on_stale = ON_STALE_FAIL
+            await refused_for(system.load, arm, newer, "STALE")
+            after = await ask(system.load, arm, ReadOptions(max_wait_ms=100))
+            assert after.header.lag_ms > before.header.lag_ms > 0
+            assert after.header.position == before.header.position
+
+        for end in (dies, stands_still):
+            await system.outage(partial(end, cluster.servers.cassandra, meanwhile), commands=True, queries=False)
+            for role in system.folding:
+                system.said(role, "shard paused")
+                await role.says("shard goes on")
+            await until_status(
+                system.load.queries, lambda shards: not any(shard.problem for shard in shards), "no trouble is left"
+            )
+
+
+def fill(cluster: Cluster, count: int) -> None:
+    """So many events of one more arm in each partition."""
+    producer = Producer({"bootstrap.servers": cluster.servers.kafka.address, "log_level": 0})
+    started = int(time.time() * 1e6)
+    for partition in range(cluster.partitions):
+        arm = f"filling-{partition}"
+        for number in range(count):
+            changed = JointPositionsChanged(arm_id=arm, sampled_at_us=started + number)
+            event = ArmEvent(joint_positions_changed=changed)
+            producer.produce(cluster.topic, event.SerializeToString(), arm.encode(), partition)
+    assert producer.flush(PATIENCE_S) == 0
 
 
 async def test_etcd(cluster: Cluster) -> None:

@@ -38,7 +38,11 @@ class KafkaHarness:
         self.log = KafkaEventLog(self._brokers)
 
     def delete_topic(self, name: str) -> None:
+        """Returns once the broker knows: its controller does a moment before."""
         self._admin.delete_topics([name], operation_timeout=10.0)[name].result()
+        until = time.monotonic() + PATIENCE_S
+        while name in self._admin.list_topics(timeout=PATIENCE_S).topics:
+            assert time.monotonic() < until, f"{name} is deleted and still there"
 
     def force_retention(self, topic: str) -> None:
         """As if all were too old: the start moves to the end."""

@@ -9,7 +9,14 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +31,7 @@ from aorist.engine.ownership import Owner
 from aorist.errors import SettingError
 from aorist.ports import EventLog, Member, OwnershipRegistry, SeriesSpec, SeriesStore, SnapshotStore
 from aorist.serve.command_gateway import serve_commands
+from aorist.serve.metrics import Source, of_listener, of_router, of_worker
 from aorist.serve.peers import Peers, serve_heartbeats
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
 from aorist.serve.readiness import Readiness, WorkerLook
@@ -80,9 +88,15 @@ async def serve_dev(project: Project, settings: Settings, on_ready: OnReady, sto
         )
         listener = _listener(settings)
         _add_commands(listener, project, settings, events)
-        await stack.enter_async_context(_queries(listener, project, settings, registry, watched))
+        router = await stack.enter_async_context(_queries(listener, project, settings, registry, watched))
         address = await listener.start()
         stack.push_async_callback(listener.stop, settings.drain_s)
+        sources = [
+            of_worker(owner, materializer, readiness),
+            of_listener(listener),
+            of_router(router, _partitions(project)),
+        ]
+        stack.enter_context(_metrics(settings, sources))
         if await watched.unless_stopped(_settled(owner, materializer)):
             readiness.listeners.append(listener)
             await readiness.look()
@@ -99,6 +113,7 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
         stack.callback(events.close)
         listener = _listener(settings)
         _add_commands(listener, project, settings, events)
+        stack.enter_context(_metrics(settings, [of_listener(listener)]))
         topics = [commands.schema.topic for commands in project.commands]
         await _serve(stack, listener, settings, on_ready, Watched(stop), lambda: as_declared(events, topics))
 
@@ -111,6 +126,7 @@ async def serve_query_gateway(project: Project, settings: Settings, on_ready: On
         stack.push_async_callback(registry.close)
         watched, listener = Watched(stop), _listener(settings)
         router = await stack.enter_async_context(_queries(listener, project, settings, registry, watched))
+        stack.enter_context(_metrics(settings, [of_listener(listener), of_router(router, _partitions(project))]))
         await _serve(stack, listener, settings, on_ready, watched, router.informed)
 
 
@@ -126,9 +142,10 @@ async def serve_materializer(
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
         watched = Watched(stop)
-        owner, materializer, _, address = await stack.enter_async_context(
+        owner, materializer, readiness, address = await stack.enter_async_context(
             _worker(project, views, settings, (events, store, open_series(store), registry), watched)
         )
+        stack.enter_context(_metrics(settings, [of_worker(owner, materializer, readiness)]))
         topics = [project.views[view].schema.topic for view in views]
 
         async def settled() -> None:
@@ -276,6 +293,19 @@ async def _worker(
         await materializer.stop()
 
 
+def _metrics(settings: Settings, sources: Sequence[Source]) -> AbstractContextManager[None]:
+    """Metrics at the address that the settings name, if they name one."""
+    if not settings.metrics_listen:
+        return nullcontext()
+    with _extra("metrics"):
+        from aorist.serve.scraping import scraped
+    return scraped(settings.metrics_listen, sources)
+
+
+def _partitions(project: Project) -> dict[str, int]:
+    return {view.name: view.schema.topic.partitions for view in project.views.values()}
+
+
 def _listener(settings: Settings) -> Listener:
     return Listener(settings.transport, settings.listen, settings.max_message_bytes)
 
@@ -296,7 +326,7 @@ async def _queries(
     )
     for queries in project.queries:
         serve_queries(listener, queries, router, limits)
-    serve_status(listener, router, {view.name: view.schema.topic.partitions for view in project.views.values()})
+    serve_status(listener, router, _partitions(project))
     following = watched.run(router.run())
     try:
         yield router

@@ -74,6 +74,9 @@ class Settings:
         "", "Under which HOST:PORT gateways reach the worker. Empty: the address it listens on.", is_address=True
     )
     member: str = _set("", "Name of this process among the owners. Empty: host name and process id.")
+    metrics_listen: str = _set(
+        "", "Where Prometheus finds metrics over plain HTTP, HOST:PORT. Empty: nowhere.", is_address=True
+    )
     transport: str = _set(
         "native", "What serves gRPC: native is ten times faster, grpcio is the fallback.", choices=("native", "grpcio")
     )
@@ -220,7 +223,7 @@ def _checked_text(setting: Setting, text: str, where: str) -> str:
     if text and setting.rule.is_address:
         _, port = parse_address(text, where)
         if not port and not setting.default:
-            raise SettingError(f"{where}: port 0 reaches nobody; leave it empty to announce the port that was bound")
+            raise SettingError(f"{where}: port 0 reaches nobody; name a port, or leave it empty")
     return text
 
 

@@ -24,7 +24,7 @@ Serve = Callable[[Callable[[str], None], asyncio.Event], Coroutine[Any, Any, Non
 Beside = Callable[[str], Awaitable[None]]
 """What runs beside the server, given its address, until it ends or is cancelled."""
 
-ANY_SERVER = ("transport", "max_message_bytes", "drain_s", "log_level", "log_format")
+ANY_SERVER = ("metrics_listen", "transport", "max_message_bytes", "drain_s", "log_level", "log_format")
 """Settings of everything that listens."""
 
 

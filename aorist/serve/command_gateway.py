@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -18,7 +18,7 @@ from aorist.failpoints import failpoint
 from aorist.ports import EventLog, NewRecord
 from aorist.serve.errors import bad_request
 from aorist.serve.rules import ItemRules, Rules
-from aorist.serve.transport import Listener
+from aorist.serve.transport import Counts, Listener
 from aorist.v1 import position_pb2
 
 BREATH = 200
@@ -42,6 +42,7 @@ def serve_commands(
     for name, command in commands.commands.items():
         if command.shape.streamed:
             stream = CommandStream(commands, command, events, max_skew_ms, max_unacknowledged_bytes)
+            stream.counts = listener.counting("aorist_stream_items_total", command.shape.request)
             handlers[name] = listener.both_stream(stream.serve, command.shape.request)
         else:
             handlers[name] = listener.unary(_unary(commands, command, events, max_skew_ms), command.shape.request)
@@ -85,6 +86,7 @@ class CommandStream:
     def __init__(self, commands: Commands, command: Command, events: EventLog, max_skew_ms: int, limit: int) -> None:
         self._topic, self._record = commands.schema.topic.name, commands.recorder(command)
         self._shape, self._events, self._limit = command.shape, events, limit
+        self.counts: Counts = defaultdict(int)
         self._rules = ItemRules(command.shape.request, command.shape.items, max_skew_ms)
 
     async def serve(self, requests: AsyncIterator[Any]) -> AsyncIterator[Message]:
@@ -161,6 +163,8 @@ class CommandStream:
         response: Any = shape.response(acknowledged_sequence=batches[-1].sequence)
         newest: dict[int, int] = {}
         for batch in batches:
+            self.counts["accepted"] += len(batch.records)
+            self.counts["refused"] += len(batch.refused)
             for record, offset in zip(batch.records, batch.durable.result(), strict=True):
                 newest[record.partition] = offset
             for index, broken in batch.refused:

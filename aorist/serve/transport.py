@@ -7,6 +7,7 @@ handlers: those silently take the slow way behind the native server.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, NoReturn, TypeAlias, TypeVar
@@ -19,7 +20,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from aorist.errors import AoristError, InvalidRequestError, SettingError, ShuttingDownError, Violation
-from aorist.serve.errors import abort
+from aorist.serve.errors import RelayedError, abort, reason_of
 
 log = structlog.get_logger()
 M = TypeVar("M", bound=Message)
@@ -27,6 +28,7 @@ Unary = Callable[[Any], Awaitable[Message | bytes]]
 ServerStream = Callable[[Any], AsyncIterator[Message | bytes]]
 BothStream = Callable[[AsyncIterator[Any]], AsyncIterator[Message]]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Counts: TypeAlias = "defaultdict[str, int]"
 
 
 class BugError(AoristError):
@@ -43,6 +45,8 @@ class Listener:
         self._draining = asyncio.Event()
         self._calls = _Calls()
         self._services: list[str] = []
+        self.counts: dict[tuple[str, str], Counts] = {}
+        """Of metrics, by the type of the request."""
         self._health = health.aio.HealthServicer()
         options = [
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -87,23 +91,31 @@ class Listener:
             await asyncio.wait_for(self._calls.ended(), drain_s)
         await self._server.stop(1.0)
 
+    def counting(self, metric: str, request: type[Message]) -> Counts:
+        """Where calls with `request` are counted, by how they ended or what became of what is in them."""
+        return self.counts.setdefault((metric, request.DESCRIPTOR.full_name), defaultdict(int))
+
     # --- handlers ---
 
     def unary(self, function: Unary, request: type[Message]) -> Handler:
         """One request, one answer (a message, or its bytes)."""
+        counts = self.counting("aorist_calls_total", request)
 
         async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message | bytes:
             with self._calls:
                 try:
                     self._check_open()
-                    return await function(_parse(request, data))
+                    answer = await function(_parse(request, data))
+                    counts["OK"] += 1
+                    return answer
                 except Exception as error:  # noqa: BLE001  # whatever it is, the caller is told and the log has it
-                    await _fail(context, error)
+                    await _fail(context, error, counts)
 
         return grpc.unary_unary_rpc_method_handler(call, None, _bytes)
 
     def server_stream(self, function: ServerStream, request: type[Message]) -> Handler:
         """One request, many answers. Ends with SHUTTING_DOWN when the listener drains."""
+        counts = self.counting("aorist_calls_total", request)
 
         async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Message | bytes]:
             with self._calls:
@@ -112,13 +124,15 @@ class Listener:
                     async for answer in self._until_draining(function(_parse(request, data))):
                         yield answer
                     self._check_open()
+                    counts["OK"] += 1
                 except Exception as error:  # noqa: BLE001  # whatever it is, the caller is told and the log has it
-                    await _fail(context, error)
+                    await _fail(context, error, counts)
 
         return grpc.unary_stream_rpc_method_handler(call, None, _bytes)
 
     def both_stream(self, function: BothStream, request: type[Message]) -> Handler:
         """Many requests, many answers. When the listener drains, requests end; the answers to what was read still go out."""
+        counts = self.counting("aorist_calls_total", request)
 
         async def call(
             data: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
@@ -133,8 +147,9 @@ class Listener:
                     async for answer in function(requests()):
                         yield answer
                     self._check_open()
+                    counts["OK"] += 1
                 except Exception as error:  # noqa: BLE001  # whatever it is, the caller is told and the log has it
-                    await _fail(context, error)
+                    await _fail(context, error, counts)
 
         return grpc.stream_stream_rpc_method_handler(call, None, _bytes)
 
@@ -206,10 +221,11 @@ def _parse(request: type[M], data: bytes) -> M:
         raise InvalidRequestError([Violation("", f"not a {request.DESCRIPTOR.full_name}: {error}")]) from None
 
 
-async def _fail(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
+async def _fail(context: grpc.aio.ServicerContext[Any, Any], error: Exception, counts: Counts) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
-    if isinstance(error, AoristError):
-        await abort(context, error)
-    log.error("a call failed in a way it should not", exc_info=error)
-    await abort(context, BugError(f"{type(error).__name__}: see the server's log"))
+    if not isinstance(error, AoristError):
+        log.error("a call failed in a way it should not", exc_info=error)
+        error = BugError(f"{type(error).__name__}: see the server's log")
+    counts[reason_of(error.status) if isinstance(error, RelayedError) else error.reason] += 1
+    await abort(context, error)

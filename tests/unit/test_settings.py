@@ -77,9 +77,7 @@ REFUSED = {
     "flag --listen: must not be empty; without it, it is 127.0.0.1:7100": Wrong(flags={"listen": ""}),
     "flag --listen: '7100' is not HOST:PORT, such as 127.0.0.1:7100 or [::1]:7100": Wrong(flags={"listen": "7100"}),
     "flag --worker-listen: port 65536 is above 65535": Wrong(flags={"worker_listen": "h:65536"}),
-    "flag --advertise: port 0 reaches nobody; leave it empty to announce the port that was bound": Wrong(
-        flags={"advertise": "h:0"}
-    ),
+    "flag --advertise: port 0 reaches nobody; name a port, or leave it empty": Wrong(flags={"advertise": "h:0"}),
     "max_wait_ms, 9 (flag --max-wait-ms), is above max_wait_limit_ms, 8 (aorist.toml): lower it, or raise the limit": Wrong(
         {"max_wait_limit_ms": 8}, flags={"max_wait_ms": 9}
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from aorist.engine.materializer import Materializer
 from aorist.engine.ownership import Owner
 from aorist.position import ShardName
 from aorist.serve.transport import Listener
+
+RISKY = 0.5
+"""Share of the time that the log keeps events after which a shard without a newer checkpoint is told."""
 
 LOOK_S = 0.5
 """How often is looked."""
@@ -85,8 +89,22 @@ class WorkerLook:
                 yield Problem(thread.name, text)
         for problem in self._materializer.problems():
             yield Problem(problem, problem)
+        yield from self._at_risk()
         if late := self._late_twice():
             yield Problem("lag", f"above max_lag_ms, {self._max_lag_ms}: {_named(late)}")
+
+    def _at_risk(self) -> Iterator[Problem]:
+        """Shards whose events the log may forget before they are in any row: a restart would have to refuse to go on."""
+        now_ms = time.time_ns() // 1_000_000
+        for shard in list(self._materializer.shards.values()):
+            taken, keeps_ms = shard.checkpoint, shard.view.schema.topic.retention_ms
+            if not shard.owned or keeps_ms is None or taken is None or taken.next_offset >= shard.next_offset:
+                continue
+            age_ms = now_ms - taken.time_us // 1000
+            if age_ms > RISKY * keeps_ms:
+                text = f"{shard.name}: its last checkpoint is {age_ms // 1000} s old, and the log keeps events for {keeps_ms // 1000} s"
+                todo = "once they are gone no restart can go on from it: see why the snapshot store takes none"
+                yield Problem(f"retention {shard.name}", f"{text}; {todo}")
 
     def _late_twice(self) -> list[ShardName]:
         """Shards owned that were late at the last look, too: on a quiet partition the first new event is, for a moment."""

@@ -22,7 +22,7 @@ from aorist.engine.ownership import Owner
 from aorist.engine.shard import Lag, Shard
 from aorist.engine.threads import Thread
 from aorist.errors import LogUnavailableError
-from aorist.ports import Member
+from aorist.ports import Checkpoint, Member, NewRecord
 from aorist.serve.readiness import Problem, Readiness, WorkerLook
 from tests.harness.places import PATIENCE_S
 from tests.harness.process import until
@@ -224,3 +224,22 @@ async def test_health_follows_and_the_log_has_changes_once() -> None:
         ("not ready any more", ["a"]),
         ("ready", None),
     ]
+
+
+async def test_a_checkpoint_older_than_half_of_what_the_log_keeps_is_told(tmp_path: Path) -> None:
+    async with working(tmp_path) as worker:
+        await worker.ready()
+        shard, keeps_ms = worker.shard(), worker.view.schema.topic.retention_ms
+        assert keeps_ms is not None
+        now_us = time.time_ns() // 1000
+        shard.checkpoint = Checkpoint(shard.next_offset, 1, now_us - keeps_ms * 600)
+        assert worker.abouts() == []  # nothing has come since
+        record = NewRecord(shard.partition.number, b"a", b"")
+        await worker.log.append(shard.partition.topic, [record])
+        await until(lambda: shard.next_offset > 0, "the event", PATIENCE_S)
+        shard.checkpoint = Checkpoint(0, 1, now_us - keeps_ms * 400)
+        assert worker.abouts() == []
+        shard.checkpoint = Checkpoint(0, 1, now_us - keeps_ms * 600)
+        (problem,) = worker.look()
+        assert problem.about == f"retention {shard.name}"
+        assert "no restart can go on from it" in problem.text

@@ -154,10 +154,10 @@ async def all_arms(address: str, read: ReadOptions | None = None) -> dict[str, A
 
 
 async def shards_of(address: str) -> dict[int, ShardStatus]:
-    """What the status service says of each partition of the view."""
+    """What the status service says of each partition of the view of positions."""
     async with channel_to(address) as channel:
         answer = await StatusServiceStub(channel).GetStatus(GetStatusRequest())
-    return {shard.partition: shard for shard in answer.shards}
+    return {shard.partition: shard for shard in answer.shards if shard.view == "arm_position"}
 
 
 async def until_shards(address: str, condition: Callable[[dict[int, ShardStatus]], bool], what: str) -> None:

@@ -25,9 +25,10 @@ from tests.harness.in_process import Served, live_shards, served
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COMMANDS, QUERIES, STATUS = (
+COMMANDS, QUERIES, MOTION, STATUS = (
     "fleet.arms.v1.ArmCommandService",
     "fleet.arms.v1.ArmQueryService",
+    "fleet.arms.v1.ArmMotionQueryService",
     "aorist.v1.StatusService",
 )
 
@@ -86,7 +87,7 @@ async def test_health_and_status_tell_why_it_is_not_ready(tmp_path: Path) -> Non
         health: Any = health_pb2_grpc.HealthStub(dev.channel)
         told = health.Watch(health_pb2.HealthCheckRequest())
         assert (await told.read()).status == health_pb2.HealthCheckResponse.SERVING
-        shard = next(shard for shard in live_shards() if shard.partition.number == 3)
+        shard = next(shard for shard in live_shards() if shard.name == ("arm_position", 3))
         shard.halt("offset 9: no")
         assert (await told.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         (member,) = (await StatusServiceStub(dev.channel).GetStatus(GetStatusRequest())).members
@@ -185,6 +186,7 @@ async def test_every_method_that_can_be_is_served_by_the_native_front(
         f"/{QUERIES}/GetArmPosition",
         f"/{QUERIES}/ListArmPositions",
         f"/{QUERIES}/WatchArmPosition",
+        *(f"/{MOTION}/{name}" for name in ("GetMotion", "ListMotionWindows", "CompareMotion")),
         f"/{STATUS}/GetStatus",
         "/aorist.v1.PeerService/Heartbeat",
         "/aorist.v1.WorkerService/Ask",

@@ -191,8 +191,10 @@ async def test_all_who_hold_a_shard_die(cluster: Cluster) -> None:
             await system.folding[member].died()
         async with channel_to(load.queries) as channel:
             queries, roles = ArmQueryServiceStub(channel), []
+            killed = time.monotonic()
             refused = await load.ask(queries, arms[0], Token(), call="in time", max_wait_ms=200, on_stale=ON_STALE_FAIL)
             assert refused is None
+            assert time.monotonic() - killed < 2.0
             while ROLE_OWNER not in roles:
                 for arm in arms:
                     began = time.monotonic()

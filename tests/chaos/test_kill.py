@@ -14,7 +14,7 @@ from fleet.arms.v1.commands_pb2 import JointSample
 from robots.recordings import open_recording
 from robots.sender import Sender
 from tests.harness.client import BASE_US, all_arms, at_least, shards_of
-from tests.harness.log_file import LogFile, newest
+from tests.harness.log_file import LogFile, newest, newest_snapshot
 from tests.harness.places import recordings
 from tests.harness.process import DevProcess, until
 
@@ -65,7 +65,7 @@ async def test_kill_9_while_recordings_stream_in(tmp_path: Path, streams: dict[s
             process.kill()
             counts = {arm: c.acknowledged for sender in senders for arm, c in sender.outcome.arms.items()}
             log = LogFile.of_dead(process.db)
-            log.check_snapshots(newest)
+            log.check_snapshots(newest, newest_snapshot)
             there = set(log.samples())
             for arm, count in counts.items():  # nothing is refused and acknowledgements are cumulative: the first ones
                 assert {(arm, at) for at in times[arm][:count]} <= there
@@ -88,7 +88,7 @@ async def test_kill_9_while_recordings_stream_in(tmp_path: Path, streams: dict[s
                 assert [(a.axis, a.position) for a in answers[arm].axes] == [(a.axis, a.position) for a in final.axes]
                 assert {a.sampled_at_us for a in answers[arm].axes} == {final.sampled_at_us}
         await process.stop()
-        LogFile.of_dead(process.db).check_snapshots(newest)
+        LogFile.of_dead(process.db).check_snapshots(newest, newest_snapshot)
 
 
 def _times_in(log: LogFile) -> dict[str, set[int]]:

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
 from fleet.arms.v1.queries_pb2 import ArmPosition
+from fleet.arms.v1.snapshots_pb2 import ArmPositionSnapshot
 
 TOPIC, VIEW = "fleet.arms.v1", "arm_position"
 T = TypeVar("T")
@@ -138,8 +139,11 @@ class LogFile:
         """Every arm as all events of it make it."""
         return {arm: fold([changed for _, changed in events]) for arm, events in self.by_arm.items()}
 
-    def check_snapshots(self, fold: Fold) -> None:
-        """No checkpoint is ahead of the rows, no row says anything but what the events up to its offset say."""
+    def check_snapshots(self, fold: Fold, read: Callable[[bytes], ArmPosition] = ArmPosition.FromString) -> None:
+        """No checkpoint is ahead of the rows, no row says anything but what the events up to its offset say.
+
+        `read`: what the bytes of a state mean.
+        """
         for partition, saved in self.checkpoints.items():
             assert saved.next_offset <= self.ends[partition], f"checkpoint of {partition} is past the log's end"
             held = {row.key: row.offset for row in self.rows if row.partition == partition}
@@ -150,7 +154,7 @@ class LogFile:
             events = self.by_arm[row.key.decode()]
             expected = fold([changed for offset, changed in events if offset <= row.offset])
             expected.ClearField("arm_id")
-            assert ArmPosition.FromString(row.state) == expected, f"row of {row.key!r} at {row.offset}"
+            assert read(row.state) == expected, f"row of {row.key!r} at {row.offset}"
             assert row.epoch <= self.revision
 
 
@@ -164,6 +168,15 @@ def newest(events: list[JointPositionsChanged]) -> ArmPosition:
     position = ArmPosition(arm_id=events[0].arm_id)
     for number, (sampled_at_us, value) in sorted(axes.items()):
         position.axes.add(axis=number, position=value, sampled_at_us=sampled_at_us)
+    return position
+
+
+def newest_snapshot(state: bytes) -> ArmPosition:
+    """What the bytes of a state of the view of this project mean."""
+    snapshot = ArmPositionSnapshot.FromString(state)
+    position, times = ArmPosition(axes=snapshot.axes), list(snapshot.sampled_at_us)
+    for number, value in enumerate(snapshot.positions):
+        position.axes.add(axis=number, position=value, sampled_at_us=times[number if len(times) > 1 else 0])
     return position
 
 

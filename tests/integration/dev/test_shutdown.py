@@ -15,7 +15,7 @@ from fleet.arms.v1.commands_pb2_grpc import ArmCommandServiceStub
 from fleet.arms.v1.queries_pb2 import WatchArmPositionRequest
 from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceStub
 from tests.harness.client import Robot, all_arms, at_least, channel_to, one_of, refused, sample
-from tests.harness.log_file import LogFile, newest
+from tests.harness.log_file import LogFile, newest, newest_snapshot
 from tests.harness.process import DevProcess
 
 DRAIN_S = 5.0
@@ -65,7 +65,7 @@ async def test_sigterm_with_streams_open(tmp_path: Path, transport: str) -> None
         assert robot.acknowledged | {("last", sample("last", n).sampled_at_us) for n in range(1, 6)} == set(
             log.samples()
         )
-        log.check_snapshots(newest)
+        log.check_snapshots(newest, newest_snapshot)
         covered = sum(saved.next_offset for saved in log.checkpoints.values())
         assert covered >= sum(offset + 1 for offset in robot.positions.values())
         assert not [line for line in process.logged() if line["level"] in ("warning", "error", "critical")]

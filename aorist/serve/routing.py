@@ -91,8 +91,9 @@ class Router:
                     raise failure
             except (NoOwnerError, UnreachableError) as error:
                 failure = error
-            in_vain = owner == self.ownership.claims.get(shard) and time.monotonic() >= min(owner_until, deadline)
-            late = time.monotonic() >= deadline
+            now = time.monotonic()
+            late = now >= deadline
+            in_vain = late or (now >= owner_until and owner == self.ownership.claims.get(shard))
             if in_vain and (late or _copy_will_do(question)):
                 copied = await self._ask_copies(shard, question, stored=late)
                 if copied is not None and copied.HasField("error"):

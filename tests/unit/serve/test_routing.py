@@ -212,6 +212,17 @@ async def test_the_last_snapshot_answers_only_whom_anything_will_do_and_in_the_e
     assert time.monotonic() - before >= 0.3  # somebody might have answered from memory
 
 
+async def test_the_last_snapshot_answers_also_when_ownership_ends_at_the_last_moment(system: System) -> None:
+    await system.own("a")
+    assert (await system.ask()).response == b"a"
+    system.workers["a"].stalled = True
+    system.workers["a"].asked.clear()
+    asking = system.ask(0, read_pb2.ON_STALE_RETURN)
+    await system.workers["a"].asked.wait()
+    await system.sessions["a"].release(SHARD, system.workers["a"].epoch)
+    assert (await asking).response == b"stored by b"
+
+
 @pytest.mark.parametrize("on_stale", [read_pb2.ON_STALE_FAIL, read_pb2.ON_STALE_UNSPECIFIED])
 async def test_a_shard_that_nobody_owns_because_it_stands_still_says_why(system: System, on_stale: Any) -> None:
     """As one does whose log does not reach back to its checkpoint: nobody can claim it."""

@@ -131,7 +131,7 @@ def moved(arm: Arm, event: JointPositionsChanged) -> None:
     settled_us, left = at_us - SETTLE_US, False
     cut_us: int | None = None
     spans: Sequence[tuple[Totals, int]] = ()
-    for new in event.axes:
+    for new in event.axes[:]:  # a copy is walked faster
         number, position = new.axis, new.position
         if (axis := axes.get(number)) is None:
             axes[number] = Axis(position, at_us)
@@ -141,18 +141,20 @@ def moved(arm: Arm, event: JointPositionsChanged) -> None:
                 continue
             cut_us = axis.sampled_at_us
             spans = over(cut_us, at_us)
+            if in_one := len(spans) == 1:  # as mostly: found once for all axes
+                ((totals, us),) = spans
+                moving, still = totals.moving_axes, totals.still_axes
         axis.sampled_at_us = at_us
         if not -BAND <= position - axis.anchor <= BAND:
             axis.anchor, axis.left_us, left = position, at_us, True
-        moves = axis.left_us > settled_us
-        for totals, us in spans:
-            (totals.moving_axes if moves else totals.still_axes)[number] += us
+        if in_one:
+            (moving if axis.left_us > settled_us else still)[number] += us
+        else:
+            count_axis(spans, number, moves=axis.left_us > settled_us)
     if left:
         arm.left_us = max(arm.left_us, at_us)
     if at_us > arm.sampled_at_us:
-        if arm.sampled_at_us != cut_us:
-            spans = over(arm.sampled_at_us, at_us) if at_us - arm.sampled_at_us <= MAX_GAP_US else ()
-        count(spans, moves=arm.left_us > settled_us)
+        count(spans if arm.sampled_at_us == cut_us else spans_of(arm, at_us), moves=arm.left_us > settled_us)
         arm.sampled_at_us = at_us
 
 
@@ -162,6 +164,16 @@ def was_observed(axis: Axis, position: float, at_us: int) -> bool:
     if gap_us > MAX_GAP_US:
         axis.anchor, axis.sampled_at_us = position, at_us
     return 0 < gap_us <= MAX_GAP_US
+
+
+def spans_of(arm: Arm, at_us: int) -> Sequence[tuple[Totals, int]]:
+    """Since the last sample of any axis."""
+    return arm.windows.over(arm.sampled_at_us, at_us) if at_us - arm.sampled_at_us <= MAX_GAP_US else ()
+
+
+def count_axis(spans: Sequence[tuple[Totals, int]], number: int, *, moves: bool) -> None:
+    for totals, us in spans:
+        (totals.moving_axes if moves else totals.still_axes)[number] += us
 
 
 def count(spans: Sequence[tuple[Totals, int]], *, moves: bool) -> None:

@@ -20,6 +20,12 @@ ROUND_US = 10_000
 PATTERNS = 8
 """Different positions that an arm goes through, again and again."""
 
+PHASE = 80
+"""Rounds for which an arm that `rests` moves, then rests, then moves..."""
+
+JITTER = 1e-4
+"""How far apart the two positions are between which an arm at rest goes to and fro."""
+
 _SETTINGS = {
     "log_level": 0,
     "acks": "all",
@@ -38,7 +44,7 @@ def arm_name(number: int) -> bytes:
     return f"arm-{number:06d}".encode()
 
 
-def _event(arm: bytes, sampled_at_us: int, axes: int, pattern: int) -> bytes:
+def _event(arm: bytes, sampled_at_us: int, axes: int, pattern: float) -> bytes:
     # Every axis of every event carries a position that differs from the one before: nothing folds into itself.
     moved = [AxisPosition(axis=axis, position=(pattern + 1) * 0.1 + axis) for axis in range(axes)]
     event = JointPositionsChanged(arm_id=arm.decode(), sampled_at_us=sampled_at_us, axes=moved)
@@ -57,7 +63,9 @@ class _Template:
         whole = events_of(arm, FIRST_US, axes)
         time_at = whole[0].index(varint(FIRST_US))
         after = time_at + len(varint(FIRST_US))
+        resting = [_event(arm, FIRST_US, axes, JITTER * 10 * turn) for turn in range(2)]
         self.head, self.tails = whole[0][:time_at], [event[after:] for event in whole]
+        self.tails_at_rest = [event[after:] for event in resting]
         self.arm, self.partition = arm, partition_of(arm, PARTITIONS)
 
 
@@ -70,22 +78,33 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _messages(templates: Sequence[_Template], rounds: int) -> Iterator[tuple[int, list[dict[str, object]]]]:
+def _messages(
+    templates: Sequence[_Template], rounds: int, *, rests: bool = False
+) -> Iterator[tuple[int, list[dict[str, object]]]]:
     """Partition and messages for `produce_batch`: every arm once in each round. Its time grows: no event is older than the last."""
     arms = [[one for one in templates if one.partition == partition] for partition in range(PARTITIONS)]
     for number in range(rounds):
-        moment, pattern = varint(FIRST_US + number * ROUND_US), number % PATTERNS
+        moment, at_rest = varint(FIRST_US + number * ROUND_US), rests and number // PHASE % 2 == 1
         for partition, here in enumerate(arms):
+            tails = [one.tails_at_rest[number % 2] if at_rest else one.tails[number % PATTERNS] for one in here]
             # By partition: `produce_batch` does not look at that of a single message.
-            yield partition, [{"key": one.arm, "value": one.head + moment + one.tails[pattern]} for one in here]
+            yield (
+                partition,
+                [{"key": one.arm, "value": one.head + moment + tail} for one, tail in zip(here, tails, strict=True)],
+            )
 
 
-def fill(brokers: str, topic: str, *, events: int, arms: int, axes: int, timeout_s: float = 120) -> int:
-    """Appends about `events` events of `arms` arms, and returns how many. Raises NotMeasuredError."""
+def fill(
+    brokers: str, topic: str, *, events: int, arms: int, axes: int, rests: bool = False, timeout_s: float = 120
+) -> int:
+    """Appends about `events` events of `arms` arms, and returns how many. Raises NotMeasuredError.
+
+    `rests`: arms rest half the time, jittering. Else all move all the time.
+    """
     producer = Producer({**_SETTINGS, "bootstrap.servers": brokers})
     templates = [_Template(arm_name(number), axes) for number in range(arms)]
     rounds, until, count = max(1, events // arms), time.monotonic() + timeout_s, 0
-    for partition, messages in _messages(templates, rounds):
+    for partition, messages in _messages(templates, rounds, rests=rests):
         while len(producer) > _QUEUED:
             producer.poll(0.05)
             if time.monotonic() > until:

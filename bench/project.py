@@ -22,5 +22,5 @@ def project_on(topic: str, root: Path = ROOT) -> Project:
     return project
 
 
-def view_on(topic: str) -> View[Any]:
-    return project_on(topic).views[VIEW]
+def view_on(topic: str, name: str = VIEW) -> View[Any]:
+    return project_on(topic).views[name]

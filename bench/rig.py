@@ -69,9 +69,9 @@ class Rig:
         self._topics.append(self._log.create(spec).name)
         return spec.name
 
-    def filled(self, name: str, *, events: int, arms: int, axes: int) -> Filled:
+    def filled(self, name: str, *, events: int, arms: int, axes: int, rests: bool = False) -> Filled:
         topic = self.topic(name)
-        return Filled(topic, fill(self.kafka, topic, events=events, arms=arms, axes=axes))
+        return Filled(topic, fill(self.kafka, topic, events=events, arms=arms, axes=axes, rests=rests))
 
     def describe(self, topic: str) -> Topic:
         return self._log.describe(topic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import uvloop
 
@@ -13,10 +13,10 @@ from aorist.adapters.kafka import KafkaEventLog
 from aorist.app import set_up_process
 from aorist.engine.materializer import Materializer
 from aorist.logs import set_up_logging
-from aorist.ports import Checkpoint, ShardRows, SnapshotRow
+from aorist.ports import Checkpoint, SeriesRows, ShardRows, SnapshotRow, WindowRow
 from aorist.position import ShardName
 from bench.children.folding import FROM, PATIENCE_S, brokers, moment, report, rss_at_rest
-from bench.project import view_on
+from bench.project import VIEW, view_on
 
 NEVER_S = 3600.0
 
@@ -37,14 +37,26 @@ class NoStore:
     def read_row(self, _shard: ShardRows, _key: bytes) -> SnapshotRow | None:
         return None
 
+    def write_windows(self, series: SeriesRows, rows: Sequence[WindowRow]) -> None: ...
+
+    def read_windows(
+        self, _series: SeriesRows, _keys: Sequence[bytes], _from_us: int, _upto_us: int, _limit: int
+    ) -> dict[bytes, Sequence[WindowRow]]:
+        return {}
+
     def close(self) -> None: ...
 
 
-async def main(topic: str, events: int) -> None:
+def keys(materializer: Materializer) -> Mapping[str, int]:
+    return {"keys": sum(len(shard.entries) for shard in materializer.shards.values())}
+
+
+async def fold(name: str, topic: str, events: int, more: Callable[[Materializer], Mapping[str, int]]) -> None:
+    """`more`: what else to report of what came of it."""
     set_up_logging("warning", "human")
-    view, log = view_on(topic), KafkaEventLog(brokers())
+    view, log, store = view_on(topic, name), KafkaEventLog(brokers()), NoStore()
     set_up_process()
-    materializer = Materializer([view], log, NoStore(), NEVER_S)
+    materializer = Materializer([view], log, store, NEVER_S, series=store)
     materializer.start()
     before = rss_at_rest()
     for number in range(view.schema.topic.partitions):
@@ -60,11 +72,10 @@ async def main(topic: str, events: int) -> None:
         await asyncio.sleep(0.002)
     assert began is not None, f"{seen} of {events} events in {PATIENCE_S} s"
     ended = moment(seen)
-    keys = sum(len(shard.entries) for shard in materializer.shards.values())
-    report(began, ended, before, keys=keys)
+    report(began, ended, before, **more(materializer))
     await materializer.stop()
     log.close()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2])))
+    uvloop.run(fold(VIEW, sys.argv[1], int(sys.argv[2]), keys))

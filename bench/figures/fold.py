@@ -43,7 +43,7 @@ def _run(rig: Rig, module: str, filled: Filled) -> dict[str, Any]:
 
 def _add_peer(rig: Rig, filled: Filled, peers: Results, outcome: Outcome) -> None:
     try:
-        peers.append(kafka_streams.fold(rig, filled))
+        peers.append(kafka_streams.run(rig, "Fold", filled))
     except (NotMeasuredError, StackError) as error:
         outcome.notes.append(f"Kafka Streams was not measured: {error}")
 

@@ -13,7 +13,8 @@ from bench.rig import Filled, Rig
 from stack import tools
 from stack.tools import _JDK, _OUT, _resolve, _Tool
 
-_SOURCES = ("pom.xml", *(f"src/main/java/bench/{name}.java" for name in ("Event", "Arm", "Fold")))
+_CLASSES = ("Arm", "Backlog", "Event", "Fold", "Motion", "Span", "Totals", "Verdict")
+_SOURCES = ("pom.xml", *(f"src/main/java/bench/{name}.java" for name in _CLASSES))
 _FOLDER = "../bench/peers/kafka-streams"
 
 
@@ -26,13 +27,13 @@ def class_path() -> str:
     return f"{folder}/target/classes:{folder}/jars/*"
 
 
-def fold(rig: Rig, filled: Filled) -> dict[str, Any]:
-    """One run over the backlog, in a JVM of its own."""
+def run(rig: Rig, program: str, filled: Filled) -> dict[str, Any]:
+    """One run of `Fold` or `Motion` over the backlog, in a JVM of its own."""
     name = f"aorist-bench-{uuid.uuid4().hex[:8]}"
     with TemporaryDirectory(prefix="aorist-bench-") as folder:
         flags = ("-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", f"-Djava.io.tmpdir={folder}")
         arguments = (rig.kafka, filled.topic, str(filled.events), name, str(Path(folder, "state")))
-        command = [str(tools.java()), *flags, "-cp", class_path(), "bench.Fold", *arguments]
+        command = [str(tools.java()), *flags, "-cp", class_path(), f"bench.{program}", *arguments]
         with Child(command, rig.cores.server) as child:
             result = child.result(150)
         rig.forget_application(name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from aorist.position import partition_of
-from bench.fill import FIRST_US, PARTITIONS, PATTERNS, ROUND_US, _messages, _Template, arm_name
+from bench.fill import FIRST_US, PARTITIONS, PATTERNS, PHASE, ROUND_US, _messages, _Template, arm_name
 from bench.measure import Aim, Line, NotMeasuredError, interleaved, percentile
 from fleet.arms.v1.events_pb2 import ArmEvent
+from materializers.arm_motion import BAND
 
 
 def test_ratio_is_the_median_over_rounds() -> None:
@@ -57,3 +60,14 @@ def test_backlog_has_every_arm_once_a_round_in_its_partition_and_time_grows() ->
             times.setdefault(event.arm_id, []).append(event.sampled_at_us)
     assert len(times) == 20
     assert all(seen == [FIRST_US + n * ROUND_US for n in range(PATTERNS + 1)] for seen in times.values())
+
+
+def test_arms_that_rest_jitter_within_the_band_for_half_of_the_time() -> None:
+    templates, positions = [_Template(arm_name(1), axes=1)], list[float]()
+    for _, messages in _messages(templates, 2 * PHASE, rests=True):
+        for message in messages:
+            event = ArmEvent.FromString(message["value"]).joint_positions_changed  # type: ignore[arg-type]
+            positions.append(event.axes[0].position)
+    steps = [abs(after - before) for before, after in pairwise(positions)]
+    assert all(step > BAND for step in steps[:PHASE])
+    assert all(0 < step < BAND for step in steps[PHASE:])

@@ -4,9 +4,13 @@ import com.google.protobuf.CodedInputStream;
 import com.google.protobuf.WireFormat;
 import java.io.IOException;
 import java.util.Arrays;
+import org.apache.kafka.common.serialization.Serde;
+import org.apache.kafka.common.serialization.Serdes;
 
 /** A fleet.arms.v1.ArmEvent that holds a JointPositionsChanged, read field by field. */
 final class Event {
+  static final Serde<Event> SERDE = Serdes.serdeFrom((name, event) -> null, (name, data) -> Event.parse(data));
+
   String armId = "";
   long sampledAtUs;
   int count;

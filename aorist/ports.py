@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -180,6 +181,29 @@ class Checkpoint(NamedTuple):
     leader_epoch: int = NO_LEADER
 
 
+class ParkedState(IntEnum):
+    """How far a parked event has come; it never goes back. RELEASED: its key's row is at or past it."""
+
+    PARKED = 0
+    SKIPPED = 1
+    RELEASED = 2
+
+
+class ParkedEvent(NamedTuple):
+    """An event that could not be folded, or that waits behind one of its key. It counts only above the offset of its key's row.
+
+    `value`: as in the log; None also once it is released. `reason`: why it is not folded, for people. `time_us`: of this record, by the
+    wall clock.
+    """
+
+    key: bytes
+    offset: int
+    value: bytes | None
+    reason: str
+    time_us: int
+    state: ParkedState = ParkedState.PARKED
+
+
 class SnapshotStore(Protocol):
     """Rows that never go backwards: what has the higher offset stays, whoever writes later. Equal offsets mean equal bytes."""
 
@@ -198,6 +222,14 @@ class SnapshotStore(Protocol):
         ...
 
     def read_row(self, shard: ShardRows, key: bytes) -> SnapshotRow | None: ...
+
+    def write_parked(self, shard: ShardRows, events: Sequence[ParkedEvent]) -> None:
+        """As `write_rows`; of one event the later state stays, and of equal states the later time."""
+        ...
+
+    def read_parked(self, shard: ShardRows) -> Sequence[ParkedEvent]:
+        """All of the shard, in the order of keys and offsets. Raises StoreUnavailableError."""
+        ...
 
     def close(self) -> None: ...
 

@@ -13,7 +13,7 @@ from aorist.adapters.kafka import KafkaEventLog
 from aorist.app import set_up_process
 from aorist.engine.materializer import Materializer
 from aorist.logs import set_up_logging
-from aorist.ports import Checkpoint, SeriesRows, ShardRows, SnapshotRow, WindowRow
+from aorist.ports import Checkpoint, ParkedEvent, SeriesRows, ShardRows, SnapshotRow, WindowRow
 from aorist.position import ShardName
 from bench.children.folding import FROM, PATIENCE_S, brokers, moment, report, rss_at_rest
 from bench.project import VIEW, view_on
@@ -43,6 +43,11 @@ class NoStore:
         self, _series: SeriesRows, _keys: Sequence[bytes], _from_us: int, _upto_us: int, _limit: int
     ) -> dict[bytes, Sequence[WindowRow]]:
         return {}
+
+    def write_parked(self, shard: ShardRows, events: Sequence[ParkedEvent]) -> None: ...
+
+    def read_parked(self, _shard: ShardRows) -> Sequence[ParkedEvent]:
+        return ()
 
     def close(self) -> None: ...
 

@@ -57,7 +57,7 @@ def _all(store: CassandraSnapshotStore, shard: ShardRows) -> dict[bytes, Snapsho
 
 def test_the_schema_may_be_applied_again(address: str) -> None:
     name = new_keyspace()
-    tables = ("snapshots", "checkpoints", "series_arm_motion_1s", "series_Arm_60s")
+    tables = ("snapshots", "checkpoints", "quarantine", "series_arm_motion_1s", "series_Arm_60s")
     made = [f"made keyspace {name}", *(f"made table {name}.{table}" for table in tables)]
     specs = [SeriesSpec("arm_motion", 1, 86_400), SeriesSpec("Arm", 60, 864_000)]
     assert [apply_schema([address], name, 1, specs) for _ in range(2)] == [made, []]

@@ -11,14 +11,18 @@ import struct
 from collections.abc import Iterable, Sequence
 from zlib import crc32
 
-from aorist.ports import Checkpoint, SeriesRows, ShardRows, SnapshotRow, WindowRow
+from aorist.ports import Checkpoint, ParkedEvent, ParkedState, SeriesRows, ShardRows, SnapshotRow, WindowRow
 
 _int = struct.Struct(">i").pack
 _smallint = struct.Struct(">h").pack
 _bigint = struct.Struct(">q").pack
 _HEAD = struct.Struct(">qq")  # offset, epoch; the state follows
 _CHECKPOINT = struct.Struct(">qqqi")  # next_offset, epoch, time_us, leader_epoch
+_PARKED = struct.Struct(">bqiI")  # state, time_us, bytes of the value (-1: none) and of the reason; they follow
 _OFFSET = struct.Struct(">q")  # of a window; the totals follow
+
+STATE_US = 2**52
+"""What timestamps of a later state of a parked event are ahead of an earlier one's: more microseconds than clocks show in a century."""
 
 SPAN_WINDOWS = 2**18
 """Windows that one Cassandra partition of a series takes; for ever, as the spans are counted from 1970.
@@ -66,6 +70,21 @@ def parse_rows(rows: Iterable[tuple[bytes, bytes]]) -> list[SnapshotRow]:
 
 def parse_checkpoint(cell: bytes) -> Checkpoint:
     return Checkpoint(*_CHECKPOINT.unpack(cell))
+
+
+def parked_values(shard: ShardRows, event: ParkedEvent) -> Values:
+    """Here it is not positions that are the clock: one event has one, and what is said of it goes from state to state."""
+    reason, value = event.reason.encode(errors="replace"), event.value or b""
+    head = _PARKED.pack(event.state, event.time_us, -1 if event.value is None else len(value), len(reason))
+    clock = _bigint(1 + event.state * STATE_US + event.time_us)
+    return [*shard_values(shard), event.key, _bigint(event.offset), head + value + reason, clock]
+
+
+def parse_parked(key: bytes, offset: int, cell: bytes) -> ParkedEvent:
+    state, time_us, length, _ = _PARKED.unpack_from(cell)
+    middle = _PARKED.size + max(0, length)
+    value = None if length < 0 else cell[_PARKED.size : middle]
+    return ParkedEvent(key, offset, value, cell[middle:].decode(), time_us, ParkedState(state))
 
 
 def span_of(start_us: int, window_s: int) -> int:

@@ -78,6 +78,12 @@ def tables(buckets: int) -> dict[str, list[Column]]:
     return {
         "snapshots": [*partition, bucket, Column("key", "clustering", 0, "blob"), cell],
         "checkpoints": [*partition, cell],
+        "quarantine": [
+            *partition,
+            Column("key", "clustering", 0, "blob"),
+            Column("event_offset", "clustering", 1, "bigint"),
+            cell,
+        ],
     }
 
 

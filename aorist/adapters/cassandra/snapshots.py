@@ -19,20 +19,25 @@ from aorist.adapters.cassandra.rows import (
     bucket_of,
     bucket_values,
     checkpoint_values,
+    parked_values,
     parse_checkpoint,
+    parse_parked,
     parse_rows,
     shard_values,
 )
 from aorist.adapters.cassandra.series import CassandraSeriesStore
-from aorist.adapters.cassandra.statements import Statements, prepare
+from aorist.adapters.cassandra.statements import Statements, bound, prepare
 from aorist.errors import SettingError
-from aorist.ports import Checkpoint, ShardRows, SnapshotRow
+from aorist.ports import Checkpoint, ParkedEvent, ShardRows, SnapshotRow
 
 REQUEST_TIMEOUT_S = 6.0
 """A little longer than the servers' own limits (5 s reading, 2 s writing), whose errors say more than ours."""
 
 BATCHES_IN_FLIGHT = 8
 """Over all threads. From 4 on a node is kept busy; more only wait there instead of here."""
+
+PARKED_PAGE = 32
+"""Parked events in a page: each may be as large as an event can be."""
 
 AGAIN = "whether these rows are durable is not known, and writing them again is harmless"
 READ_AGAIN = "nothing is lost by reading again"
@@ -101,6 +106,26 @@ class CassandraSnapshotStore:
         bucket = bucket_values(shard, bucket_of(key, statements.buckets))
         row = self._one(statements, statements.read_row, [*bucket, key], READ_AGAIN)
         return parse_rows([row])[0] if row else None
+
+    def write_parked(self, shard: ShardRows, events: Sequence[ParkedEvent]) -> None:
+        statements = self._link.get()
+        sent = ((None, bound(statements.write_parked, parked_values(shard, event))) for event in events)
+        try:
+            for _ in self._writes.answers(statements.session, sent):
+                pass
+        except FAILURES as error:
+            raise self._link.failed(error, AGAIN) from error
+        self._link.worked()
+
+    def read_parked(self, shard: ShardRows) -> Sequence[ParkedEvent]:
+        statements = self._link.get()
+        statement = bound(statements.read_parked, shard_values(shard), fetch_size=PARKED_PAGE)
+        try:
+            found = [parse_parked(*row) for row in statements.session.execute(statement)]
+        except FAILURES as error:
+            raise self._link.failed(error, READ_AGAIN) from error
+        self._link.worked()
+        return found
 
     def series(self) -> CassandraSeriesStore:
         """The store of time series beside it. Shares its connections, and ends with it."""

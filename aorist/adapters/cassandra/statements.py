@@ -40,6 +40,8 @@ class Statements(NamedTuple):
     read_rows: PreparedStatement
     read_row: PreparedStatement
     read_checkpoint: PreparedStatement
+    write_parked: PreparedStatement
+    read_parked: PreparedStatement
 
     def execute(self, statement: PreparedStatement, values: Values) -> Any:
         """Returns its first row, if it has any. Blocks."""
@@ -61,6 +63,8 @@ def prepare(session: Session, place: Place) -> Statements:
         f"SELECT key, cell FROM {keyspace}.snapshots WHERE {shard} AND {bucket} = ?",
         f"SELECT key, cell FROM {keyspace}.snapshots WHERE {shard} AND {bucket} = ? AND key = ?",
         f"SELECT cell FROM {keyspace}.checkpoints WHERE {shard}",
+        f"INSERT INTO {keyspace}.quarantine ({columns}, key, event_offset, cell) VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?",
+        f"SELECT key, event_offset, cell FROM {keyspace}.quarantine WHERE {shard}",
     ]
     return Statements(session, buckets, {}, *_prepared(session, texts))
 

@@ -118,6 +118,17 @@ CREATE TABLE IF NOT EXISTS windows (
     PRIMARY KEY (series_no, key, start_us)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS windows_by_expiry ON windows (expires_us);
+
+CREATE TABLE IF NOT EXISTS quarantine (
+    shard_no INTEGER NOT NULL,
+    key      BLOB NOT NULL,
+    offset   INTEGER NOT NULL,
+    value    BLOB,
+    reason   TEXT NOT NULL,
+    time_us  INTEGER NOT NULL,
+    state    INTEGER NOT NULL,
+    PRIMARY KEY (shard_no, key, offset)
+) WITHOUT ROWID;
 """
 """Made in every file that lacks them, new or not. An older aorist lives with them, so they raise no format."""
 

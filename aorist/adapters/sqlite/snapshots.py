@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from aorist.adapters.sqlite.database import Database
-from aorist.ports import Checkpoint, ShardRows, SnapshotRow
+from aorist.ports import Checkpoint, ParkedEvent, ParkedState, ShardRows, SnapshotRow
 
 PIECE_ROWS = 256
 PIECE_BYTES = 1_000_000
@@ -24,6 +24,12 @@ INSERT INTO checkpoints (shard_no, next_offset, epoch, time_us, leader_epoch) VA
 ON CONFLICT DO UPDATE SET next_offset = excluded.next_offset, epoch = excluded.epoch, time_us = excluded.time_us,
 leader_epoch = excluded.leader_epoch
 WHERE excluded.next_offset >= checkpoints.next_offset
+"""
+
+_WRITE_PARKED = """
+INSERT INTO quarantine (shard_no, key, offset, value, reason, time_us, state) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET value = excluded.value, reason = excluded.reason, time_us = excluded.time_us, state = excluded.state
+WHERE (excluded.state, excluded.time_us) > (quarantine.state, quarantine.time_us)
 """
 
 _FIRST_ROWS = "SELECT key, state, offset, epoch FROM snapshots WHERE shard_no = ? AND key >= ? ORDER BY key LIMIT ?"
@@ -70,6 +76,21 @@ class SqliteSnapshotStore:
             ).fetchone()
         return SnapshotRow(*row) if row else None
 
+    def write_parked(self, shard: ShardRows, events: Sequence[ParkedEvent]) -> None:
+        for start in range(0, len(events), PIECE_ROWS):
+            self._database.write(partial(_write_parked, shard=shard, events=events[start : start + PIECE_ROWS]))
+
+    def read_parked(self, shard: ShardRows) -> Sequence[ParkedEvent]:
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT key, offset, value, reason, time_us, state FROM quarantine WHERE shard_no = ? ORDER BY key, offset",
+                (_find_shard(connection, shard),),
+            ).fetchall()
+        return [
+            ParkedEvent(key, offset, value, reason, time_us, ParkedState(state))
+            for key, offset, value, reason, time_us, state in rows
+        ]
+
     def close(self) -> None:
         """Nothing of its own to end: the database belongs to whoever opened it."""
 
@@ -104,6 +125,11 @@ def _pieces(rows: Sequence[SnapshotRow]) -> Iterator[list[SnapshotRow]]:
 def _write_rows(connection: sqlite3.Connection, shard: ShardRows, rows: list[SnapshotRow]) -> None:
     no = _make_shard(connection, shard)
     connection.executemany(_WRITE_ROW, [(no, *row) for row in rows])
+
+
+def _write_parked(connection: sqlite3.Connection, shard: ShardRows, events: Sequence[ParkedEvent]) -> None:
+    no = _make_shard(connection, shard)
+    connection.executemany(_WRITE_PARKED, [(no, *event) for event in events])
 
 
 def _make_shard(connection: sqlite3.Connection, shard: ShardRows) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aorist.errors import StoreUnavailableError
-from aorist.ports import Checkpoint, ShardRows, SnapshotRow, SnapshotStore
+from aorist.ports import Checkpoint, ParkedEvent, ShardRows, SnapshotRow, SnapshotStore
 
 
 class WrappedStore:
@@ -34,6 +34,14 @@ class WrappedStore:
     def read_row(self, shard: ShardRows, key: bytes) -> SnapshotRow | None:
         self._before("read_row", key)
         return self._store.read_row(shard, key)
+
+    def write_parked(self, shard: ShardRows, events: Sequence[ParkedEvent]) -> None:
+        self._before("write_parked", events)
+        self._store.write_parked(shard, events)
+
+    def read_parked(self, shard: ShardRows) -> Sequence[ParkedEvent]:
+        self._before("read_parked")
+        return self._store.read_parked(shard)
 
     def close(self) -> None:
         self._store.close()

@@ -264,6 +264,7 @@ async def _worker(
         settings.checkpoint_interval_s,
         settings.max_uncheckpointed_events,
         series,
+        settings.max_quarantined_keys,
     )
     listener = Listener(settings.transport, settings.worker_listen, settings.max_message_bytes)
     owner: Owner

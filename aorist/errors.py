@@ -115,6 +115,13 @@ class HaltedError(UnavailableError):
     retry_after_ms = 5_000
 
 
+class QuarantinedError(UnavailableError):
+    """An event of the key could not be folded, and waits for somebody to act; what was asked for is at or past it."""
+
+    reason = "QUARANTINED"
+    retry_after_ms = 5_000
+
+
 class LogUnavailableError(UnavailableError):
     """The log did not take or give events. After an append: not known to be durable, send again."""
 
@@ -178,3 +185,19 @@ class UnfoldableError(AoristError):
 
     code = grpc.StatusCode.DATA_LOSS
     reason = "UNFOLDABLE"
+
+    def __init__(self, message: str, record: tuple[int, bytes, bytes | None]) -> None:
+        """`record`: offset, key and value."""
+        super().__init__(message, offset=record[0])
+        self.record = record
+
+
+class QuarantineFullError(UnfoldableError):
+    """One more event of a parked key than are held back."""
+
+
+class NotParkedError(AoristError):
+    """No such event is parked."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "NOT_PARKED"

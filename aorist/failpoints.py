@@ -13,7 +13,9 @@ from collections.abc import Callable
 
 from aorist.errors import SettingError
 
-NAMES = ("after_append", "after_poll", "after_apply", "after_rows", "after_checkpoint", "after_commit")
+STEPS = ("after_append", "after_poll", "after_apply", "after_rows", "after_checkpoint", "after_commit")
+QUARANTINE_STEPS = ("after_parked", "after_skipped", "after_replayed", "after_released")
+NAMES = STEPS + QUARANTINE_STEPS
 
 
 def parse(text: str) -> dict[str, int]:

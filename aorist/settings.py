@@ -109,6 +109,9 @@ class Settings:
         least=100,
         most=86_400_000,
     )
+    max_quarantined_keys: int = _set(
+        10, "Keys of a shard that are parked with an event that cannot be folded; the next one halts it.", most=1000
+    )
     max_wait_ms: int = _set(
         2000, "How long a query waits for a fresh enough answer unless it says so itself.", most=600_000
     )

@@ -22,6 +22,7 @@ OWNING = (
     "max_uncheckpointed_events",
     "fetch_memory_mb",
     "max_lag_ms",
+    "max_quarantined_keys",
 )
 
 

@@ -29,6 +29,7 @@ COLUMNS = (
     ("checkpoint", True),
     ("age", True),
     ("unknown", True),
+    ("parked", True),
     ("problem", False),
 )
 
@@ -96,6 +97,7 @@ def _cells(shard: status_pb2.ShardStatus) -> tuple[str, ...]:
         _offset(shard.checkpoint_offset),
         f"{shard.checkpoint_age_ms / 1000:.1f} s" if shard.checkpoint_age_ms >= 0 else "never",
         str(shard.unknown_events),
+        str(shard.quarantined_keys),
         shard.problem,
     )
 

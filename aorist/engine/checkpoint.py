@@ -16,7 +16,7 @@ from aorist.engine.threads import Fate, Thread
 from aorist.errors import StoreUnavailableError
 from aorist.failpoints import failpoint
 from aorist.ports import Checkpoint, SnapshotRow, SnapshotStore
-from aorist.position import NOTHING
+from aorist.position import NOTHING, ShardName
 
 SLICE = 100
 """States serialised under one hold of a shard's lock."""
@@ -38,7 +38,7 @@ def checkpoint(
     Step 1. Note position P and take the set of changed keys, in one moment.
     Step 2. Serialise their states, in slices. A state may by then hold events beyond P: its row says how far it is.
             Of a view with series, write their closed windows before: only then may a row be without them.
-    Step 3. Write the rows; all are durable when the call returns.
+    Step 3. Write the events of parked keys, then the rows; all are durable when the calls return.
     Step 4. Write the checkpoint row: every event below P is in durable rows. It is the authority for a restore.
     Step 5. Commit P to the log, for lag tools only.
 
@@ -62,8 +62,13 @@ def _checkpoint(
         if shard.broken:
             raise _TakenOutError
         shard.dirty = set()
+        parked = [(queue, queue.unsaved()) for queue in shard.parked.values()]
     try:
         # Steps 2 and 3.
+        for queue, events in parked:
+            if events:
+                store.write_parked(shard.rows, events)
+                queue.saved_upto = events[-1].offset
         for rows in (
             _rows(shard, changed) if shard.series is None else _rows_after_windows(shard, shard.series, changed)
         ):
@@ -173,13 +178,17 @@ class Checkpointer:
         commit: Callable[[Shard, int], None],
         interval_s: float,
         fate: Fate,
+        catch_up: Callable[[Shard], None] = lambda _: None,
     ) -> None:
+        """`catch_up`: takes over what another owner has released of a shard. May raise StoreUnavailableError."""
         self.thread = Thread("checkpoint", self._run, fate, STILL_S)
         self.taken, self.taken_s, self.failed = (
             0,
             0.0,
             0,
         )  # checkpoints, how long they took in all, and those that failed
+        self._catch_up = catch_up
+        self._caught_up: dict[ShardName, int] = {}  # the epoch under which a shard of ours was
         self._shards, self._store, self._commit, self._interval_s = shards, store, commit, interval_s
         self._stopped = threading.Event()
         self._one_at_a_time = threading.Lock()
@@ -197,7 +206,11 @@ class Checkpointer:
             self.thread.turn()
             began = time.monotonic()
             try:
-                if shard.owned:
+                epoch, owned = shard.epoch, shard.owned
+                if shard.parked and not (owned and self._caught_up.get(shard.name) == epoch):
+                    self._catch_up(shard)
+                    self._caught_up[shard.name] = epoch if owned else 0
+                if owned:
                     if checkpoint(shard, self._store, self._commit, self.thread.turn) is not None:
                         self.taken, self.taken_s = self.taken + 1, self.taken_s + time.monotonic() - began
                 elif shard.began_at != NOTHING:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from aorist.declare.view import View
+from aorist.engine.parked import hold_back, now_us, problem_of
+from aorist.engine.quarantine import Quarantine
 from aorist.engine.shard import Entry, Phase, Shard
 from aorist.engine.threads import Fate, Thread
-from aorist.errors import AoristError, LogTruncatedError, LogUnavailableError, UnfoldableError, UnknownTopicError
+from aorist.errors import (
+    AoristError,
+    LogTruncatedError,
+    LogUnavailableError,
+    QuarantineFullError,
+    UnavailableError,
+    UnfoldableError,
+    UnknownTopicError,
+)
 from aorist.failpoints import failpoint
-from aorist.ports import NO_LEADER, Fetched, LogReader, Record
+from aorist.ports import NO_LEADER, Fetched, LogReader, ParkedEvent, Record
 from aorist.position import Partition
 
 SLICE = 200
@@ -35,6 +46,9 @@ POLL_S = 0.05
 
 AGAIN_S = 0.2
 """Rest after the log could not be read."""
+
+PARK_AGAIN_S = (0.5, 10.0)
+"""First and longest rest between attempts to park: while one lasts, no shard of the view is folded here."""
 
 log = structlog.get_logger()
 Fold = Callable[[Shard, Sequence[Record]], None]
@@ -77,12 +91,28 @@ def compile_fold(view: View[Any]) -> Fold:
                     entry.offset = offset
                 dirty.add(key)
             except Exception as error:  # whatever domain code raises: the shard stops here, loudly
-                problem = _problem(view, shard, offset, key, value, error)
+                record = offset, key, value
+                problem = problem_of(view, shard.partition, record, error)
                 if key in entries:  # else it was its first event, and the key stays unknown
                     shard.take_out(key, problem)
-                raise UnfoldableError(problem, offset=offset) from error
+                raise UnfoldableError(problem, record) from error
 
-    return fold
+    return _beside_parked(fold)
+
+
+def _beside_parked(fold: Fold) -> Fold:
+    """Folds what is not of parked keys. Where there are none, it looks once a slice."""
+
+    def fold_others(shard: Shard, records: Sequence[Record]) -> None:
+        if not shard.parked:
+            fold(shard, records)
+            return
+        others, full = hold_back(shard, records)
+        fold(shard, others)
+        if full is not None:
+            raise full
+
+    return fold_others
 
 
 def _bare_events(view: View[Any]) -> dict[bytes, tuple[Callable[[bytes], Message], Callable[[Any, Any], None]]]:
@@ -100,42 +130,39 @@ def _bare_events(view: View[Any]) -> dict[bytes, tuple[Callable[[bytes], Message
     }
 
 
-def _problem(view: View[Any], shard: Shard, offset: int, key: bytes, value: bytes | None, error: Exception) -> str:
-    where = f"{shard.partition}@{offset}, key {key!r}"
-    if value is None:
-        return f"{where}: a tombstone, on a topic whose keys are never deleted"
-    cut_short = (
-        isinstance(error, IndexError) and error.__traceback__ is not None and error.__traceback__.tb_next is None
-    )
-    if isinstance(error, DecodeError) or cut_short:
-        return f"{where}: not a {view.schema.envelope.DESCRIPTOR.full_name}: {error}"
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code if traceback else None
-    at = f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}" if code and traceback else view.name
-    return f"{where}: {at} raised {type(error).__name__}: {error}"
+class _Parking:
+    """An event that a shard waits in front of until it is parked."""
+
+    def __init__(self, event: ParkedEvent) -> None:
+        self.event, self.again_at, self._rest_s = event, 0.0, PARK_AGAIN_S[0]
+
+    def wait_longer(self) -> float:
+        """Returns how long."""
+        rest_s, self._rest_s = self._rest_s, min(2 * self._rest_s, PARK_AGAIN_S[1])
+        self.again_at = time.monotonic() + rest_s
+        return rest_s
 
 
 class Folder:
     """Reads the log and folds, for all shards of one view in this process, on a thread that alone uses its reader.
 
-    `repair`: called on that thread after a failed apply, to bring back the key as it was before the event. `most_beyond`: events folded
-    beyond a shard's durable checkpoint before it pauses: with the store away, a restart must not take for ever.
+    `quarantine`: takes the keys whose events cannot be folded. `most_beyond`: events folded beyond a shard's durable checkpoint before it
+    pauses: with the store away, a restart must not take for ever.
     """
 
     def __init__(
         self,
         view: View[Any],
         reader: LogReader,
-        repair: Callable[[Shard, int], None],
+        quarantine: Quarantine,
         fate: Fate,
         most_beyond: int = MOST_BEYOND,
     ) -> None:
         self.thread = Thread(f"fold {view.name}", self._run, fate)
         self._fold_records = compile_fold(view)
         self._reader = reader
-        self._repair, self._most_beyond = repair, most_beyond
+        self._quarantine, self._most_beyond = quarantine, most_beyond
+        self._parking: dict[Partition, _Parking] = {}  # shards that wait in front of an event
         self._paused: set[Partition] = set()
         self._shards: dict[Partition, Shard] = {}
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -184,6 +211,7 @@ class Folder:
             self.thread.turn()
             self._carry_out_orders()
             self._pause_and_resume()
+            self._park_again()
             for fetched in self._poll():
                 failpoint("after_poll")
                 self._fold(fetched)
@@ -204,10 +232,12 @@ class Folder:
                     shard.folded(fetched, fetched.next_offset if last else piece[-1][0] + 1, piece)
                 failpoint("after_apply")
         except UnfoldableError as error:
-            self._halt_before(shard, error, fetched.end_offset)
+            self._stop_before(shard, error, fetched.end_offset)
 
     def _pause_and_resume(self) -> None:
         for partition, shard in list(self._shards.items()):
+            if partition in self._parking:
+                continue
             beyond = shard.next_offset - (shard.checkpoint.next_offset if shard.checkpoint else shard.began_at)
             if beyond >= self._most_beyond:
                 paused = f"paused: {beyond} events beyond the last checkpoint; the snapshot store does not take any"
@@ -223,7 +253,7 @@ class Folder:
                     log.warning("not assigned; trying again", shard=str(shard.name), problem=str(error))
                     return
                 except (LogTruncatedError, UnknownTopicError) as error:
-                    self._halt(shard, error)
+                    self._halt(shard, str(error), untrue=_is_untrue(error))
                     continue
                 log.info("shard goes on", shard=str(shard.name), offset=shard.next_offset)
                 shard.trouble = ""
@@ -236,38 +266,77 @@ class Folder:
                 return self._reader.poll(1, 0.0)  # a client that is never asked hoards what it has to tell
             return self._reader.poll(POLL, POLL_S)
         except LogTruncatedError as error:
-            self._halt(self._shards[error.partition], error)
+            self._halt(self._shards[error.partition], str(error), untrue=_is_untrue(error))
         except LogUnavailableError as error:
             log.warning("the log cannot be read; trying again", problem=str(error))
             self._stopped.wait(AGAIN_S)
         return ()
 
-    def _halt(self, shard: Shard, error: AoristError) -> None:
+    def _halt(self, shard: Shard, problem: str, *, untrue: bool = False) -> None:
         """Stands still where it is, and says so everywhere."""
         log.error(
             "shard halted",
             shard=str(shard.name),
-            problem=str(error),
+            problem=problem,
             todo="mend the cause and restart; nothing was skipped",
         )
         self._let_go(shard.partition)
-        shard.halt(str(error), untrue=isinstance(error, LogTruncatedError) and error.replaced)
+        shard.halt(problem, untrue=untrue)
 
-    def _halt_before(self, shard: Shard, error: UnfoldableError, end_offset: int) -> None:
-        """Stands still before the event, so as not to skip it; brings back the key that was being changed."""
-        offset = int(error.metadata["offset"])
+    def _stop_before(self, shard: Shard, error: UnfoldableError, end_offset: int) -> None:
+        """Parks the event and goes on behind it; where that must not be, stands still in front of it, so as not to skip it."""
+        offset, key, value = error.record
         with shard.lock:
             shard.next_offset, shard.end_offset, shard.leader_epoch = offset, end_offset, NO_LEADER
-        self._halt(shard, error)
+        problem = str(error)
+        refused = problem if isinstance(error, QuarantineFullError) else self._quarantine.refuses(shard, problem)
+        if not refused:
+            self._reader.unassign(shard.partition)
+            self._parking[shard.partition] = _Parking(ParkedEvent(key, offset, value, problem, now_us()))
+            self._park(shard)
+            return
+        self._halt(shard, refused)
         try:
-            self._repair(shard, offset)
+            self._quarantine.bring_back(shard, offset)
         except Exception as failure:  # a codec is domain code and may raise anything
             log.error("the key stays out", shard=str(shard.name), problem=str(failure), exc_info=failure)
+
+    def _park_again(self) -> None:
+        """Where it could not be done before."""
+        for partition, parking in list(self._parking.items()):
+            if time.monotonic() >= parking.again_at:
+                self._park(self._shards[partition])
+
+    def _park(self, shard: Shard) -> None:
+        parking = self._parking[shard.partition]
+        event, told = parking.event, {"shard": str(shard.name), "key": parking.event.key.decode(errors="replace")}
+        try:
+            self._quarantine.park(shard, event)
+            self._reader.assign(shard.partition, event.offset + 1, topic_id=shard.rows.topic_id)
+        except UnavailableError as failure:
+            rest_s = parking.wait_longer()
+            log.error(
+                "key not parked; the shard waits", **told, problem=event.reason, cause=str(failure), rest_s=rest_s
+            )
+            shard.halt(
+                f"waits in front of an event that cannot be folded until it can be parked ({failure}): {event.reason}"
+            )
+        except (LogTruncatedError, UnknownTopicError) as failure:
+            self._halt(shard, str(failure), untrue=_is_untrue(failure))
+        except Exception as failure:  # a codec is domain code and may raise anything
+            log.error("the key stays out", **told, problem=str(failure), exc_info=failure)
+            self._halt(shard, event.reason)
+        else:
+            del self._parking[shard.partition]
+            todo = "mend the cause and run `aorist quarantine replay`, or skip the event; all other keys go on"
+            log.error("key parked", **told, offset=event.offset, problem=event.reason, todo=todo)
+            shard.go_on(event.offset + 1)
 
     def _let_go(self, partition: Partition) -> None:
         if self._shards.pop(partition, None) is not None:
             self._reader.unassign(partition)
             self._paused.discard(partition)
+            self._parking.pop(partition, None)
 
     def _carry_out_orders(self) -> None:
         for _ in range(self._orders.qsize()):
@@ -278,3 +347,8 @@ class Folder:
             self._orders.get(timeout=POLL_S)()
         except queue.Empty:
             return
+
+
+def _is_untrue(error: AoristError) -> bool:
+    """Whether what was folded so far may be of other events than the log holds now."""
+    return isinstance(error, LogTruncatedError) and error.replaced

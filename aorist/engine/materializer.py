@@ -12,7 +12,8 @@ import structlog
 from aorist.declare.view import View
 from aorist.engine.checkpoint import Checkpointer
 from aorist.engine.fold import MOST_BEYOND, Folder
-from aorist.engine.restore import refold, restore
+from aorist.engine.quarantine import MOST_KEYS, Quarantine
+from aorist.engine.restore import restore
 from aorist.engine.series import MOST_BEYOND as MOST_BEYOND_OF_SERIES
 from aorist.engine.series import ShardSeries
 from aorist.engine.shard import Shard
@@ -43,18 +44,25 @@ class Materializer:
         checkpoint_interval_s: float,
         most_beyond: int = MOST_BEYOND,
         series: SeriesStore | None = None,
+        most_parked_keys: int = MOST_KEYS,
     ) -> None:
         """`series`: where views that keep windows of time write them; needed where there is such a view."""
         self.views = {view.name: view for view in views}
         self.shards: dict[ShardName, Shard] = {}
         self._events, self._store, self._series = events, store, series
         self.fate = Fate()
+        self.quarantine = Quarantine(store, events, most_parked_keys)
         self._folders = {
-            name: Folder(view, events.reader(name), self._repair, self.fate, _most_beyond(view, most_beyond))
+            name: Folder(view, events.reader(name), self.quarantine, self.fate, _most_beyond(view, most_beyond))
             for name, view in self.views.items()
         }
         self.checkpointer = Checkpointer(
-            lambda: list(self.shards.values()), store, self._commit, checkpoint_interval_s, self.fate
+            lambda: list(self.shards.values()),
+            store,
+            self._commit,
+            checkpoint_interval_s,
+            self.fate,
+            self.quarantine.catch_up,
         )
         self._told: dict[str, float] = {}  # reason -> when
         self._opening: dict[ShardName, asyncio.Task[None]] = {}
@@ -132,6 +140,9 @@ class Materializer:
         else:
             self._folders[view.name].hold(shard, next_offset)
             log.info("restored", shard=str(name), keys=len(shard.entries), next_offset=next_offset)
+            for key, queue in list(shard.parked.items()):
+                text = key.decode(errors="replace")
+                log.warning("key is parked", shard=str(name), key=text, offset=queue.at, problem=queue.reason)
 
     async def _until_there(self, name: ShardName, call: Callable[..., T], *arguments: object) -> T:
         """`call`'s result, off the loop; tries again while log or store are away, or the topic is, until closed from outside."""
@@ -158,13 +169,6 @@ class Materializer:
 
     def _commit(self, shard: Shard, next_offset: int) -> None:
         self._folders[shard.view.name].commit(shard.partition, next_offset)
-
-    def _repair(self, shard: Shard, upto: int) -> None:
-        reader = self._events.reader(f"{shard.view.name}-repair")
-        try:
-            refold(shard, upto, self._store, reader)
-        finally:
-            reader.close()
 
     def threads(self) -> list[Thread]:
         """All that it runs."""

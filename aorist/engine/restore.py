@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import structlog
 
+from aorist.engine.parked import Parked
 from aorist.engine.shard import Entry, Shard
 from aorist.errors import LogTruncatedError, LogUnavailableError
-from aorist.ports import EventLog, LogReader, Record, SnapshotStore
+from aorist.ports import EventLog, LogReader, ParkedEvent, ParkedState, Record, SnapshotStore
 from aorist.position import NOTHING
 
 PAGE = 1_000
@@ -26,8 +27,9 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
     """Fills `shard`, which nobody folds yet, and returns the offset to fold from. Blocks; not for the event loop.
 
     Step 1. Read the checkpoint, before any row: rows written meanwhile can only be newer than it.
-    Step 2. Read the rows. They may be ahead of the checkpoint; each says how far it is, and events up to there are passed over.
-    Step 3. Make sure that the log still reaches back to the checkpoint, and as far as the rows.
+    Step 2. Read the parked events: those below the checkpoint are in no row, nor will the log give them again.
+    Step 3. Read the rows. They may be ahead of the checkpoint; each says how far it is, and events up to there are passed over.
+    Step 4. Make sure that the log still reaches back to the checkpoint, and as far as the rows.
 
     Raises LogTruncatedError when it does not (events would be skipped, new ones taken for those in the rows), StoreUnavailableError,
     LogUnavailableError.
@@ -35,6 +37,8 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
     # Step 1.
     checkpoint = store.read_checkpoint(shard.rows)
     # Step 2.
+    parked = store.read_parked(shard.rows)
+    # Step 3.
     entries, decode, series = shard.entries, shard.view.codec.decode, shard.series
     for page in store.read_rows(shard.rows):
         with _decoding:
@@ -46,7 +50,8 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
                     )  # nobody may have written them yet, and no event may come that would mark the key
     shard.row_offset = max((entry.offset for entry in entries.values()), default=NOTHING)
     shard.checkpoint = checkpoint
-    # Step 3.
+    restore_parked(shard, parked)
+    # Step 4.
     bounds = events.bounds(shard.partition)
     if shard.row_offset >= bounds.end:
         raise LogTruncatedError(
@@ -64,6 +69,17 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
         )
     shard.leader_epoch = checkpoint.leader_epoch
     return checkpoint.next_offset
+
+
+def restore_parked(shard: Shard, events: Iterable[ParkedEvent]) -> None:
+    """Of the records of a shard whose rows are read, those that count."""
+    queues: dict[bytes, list[ParkedEvent]] = {}
+    for event in events:
+        entry = shard.entries.get(event.key)
+        if event.state is not ParkedState.RELEASED and event.offset > (entry.offset if entry else NOTHING):
+            queues.setdefault(event.key, []).append(event)
+    for key, queue in queues.items():
+        shard.parked[key] = Parked(queue, queue[-1].offset)
 
 
 def refold(shard: Shard, upto: int, store: SnapshotStore, reader: LogReader) -> None:

@@ -17,8 +17,17 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from aorist.declare.view import View
+from aorist.engine.parked import Parked
 from aorist.engine.series import ShardSeries
-from aorist.errors import HaltedError, NoOwnerError, RestoringError, StaleError, UnavailableError, UnknownKeyError
+from aorist.errors import (
+    HaltedError,
+    NoOwnerError,
+    QuarantinedError,
+    RestoringError,
+    StaleError,
+    UnavailableError,
+    UnknownKeyError,
+)
 from aorist.ports import NO_LEADER, Checkpoint, Fetched, Record, ShardRows
 from aorist.position import NOTHING, Partition, ShardName
 from aorist.v1 import position_pb2, read_pb2
@@ -72,6 +81,7 @@ class Shard:
         self.entries: dict[bytes, Entry] = {}
         self.dirty: set[bytes] = set()
         self.broken: dict[bytes, str] = {}  # keys taken out after a failed apply, with the reason
+        self.parked: dict[bytes, Parked] = {}  # keys in quarantine
         self.began_at = NOTHING  # where folding began in this process; NOTHING: it has not
         self.next_offset = 0
         self.leader_epoch = NO_LEADER  # of the last event below `next_offset`
@@ -152,6 +162,25 @@ class Shard:
         with self.lock:
             self.entries[key] = entry
             del self.broken[key]
+
+    def go_on(self, next_offset: int) -> None:
+        """Folds on at `next_offset`: the event before it is parked."""
+        with self.lock:
+            if self.phase is Phase.CLOSED:
+                return
+            self.next_offset, self.problem = next_offset, ""
+            self.end_offset = max(self.end_offset, next_offset)
+            if self.phase is Phase.HALTED:
+                self.phase = Phase.SERVING if next_offset > self.row_offset else Phase.CATCHING_UP
+            watches = {event for key in self.parked for event in self._watched.get(key, ())}
+        self._loop.call_soon_threadsafe(self._wake, watches)
+        self._loop.call_soon_threadsafe(self.on_change)
+
+    def wake(self, key: bytes) -> None:
+        """`key` has changed otherwise than by the fold."""
+        with self.lock:
+            watches = set(self._watched.get(key, ()))
+        self._loop.call_soon_threadsafe(self._wake, watches)
 
     def halt(self, problem: str, *, untrue: bool = False) -> None:
         """Stands still where it is. What waits fails with `problem`. `untrue`: so does all else, and nothing more is written of it."""
@@ -289,11 +318,15 @@ class Shard:
     def entry(self, key: bytes) -> Entry:
         """Raises UnknownKeyError only when that is certain: the key may be in events that are still ahead, and an owner before us may have
         answered for it. So a standby never says it, nor an owner that has not come to the end of the log since it is one; they raise
-        RestoringError. HaltedError: the key was taken out after a failed apply.
+        RestoringError. HaltedError: the key was taken out after a failed apply. QuarantinedError: its first event is parked.
         """
         entry = self.entries.get(key)
         if entry is not None:
             return entry
+        if key in self.parked:
+            raise QuarantinedError(
+                f"{self.view.name} knows no {key.decode(errors='replace')} before {self.parked[key].reason}"
+            )
         if self.broken and key in self.broken:
             raise HaltedError(f"{key.decode(errors='replace')}: {self.broken[key]}")
         known = f"{self.view.name} knows no {key.decode(errors='replace')}"
@@ -305,6 +338,15 @@ class Shard:
                 f"{known} yet, at {upto}, and has not come to the end of the log since it changed hands"
             )
         raise UnknownKeyError(f"{known}: no event of it has been folded up to {upto}")
+
+    def parked_for(self, key: bytes, read: read_pb2.ReadOptions) -> Parked | None:
+        """Events of `key` that are held back. Raises QuarantinedError where the state before them is not what `read` asks for."""
+        queue = self.parked.get(key)
+        if queue is not None and (read.on_stale == read_pb2.ON_STALE_FAIL or self._asked(read)[0] >= queue.at):
+            raise QuarantinedError(
+                f"{key.decode(errors='replace')} is as it was before {queue.reason}", offset=queue.at
+            )
+        return queue
 
     def keys_after(self, key: bytes) -> Iterator[bytes]:
         """All keys beyond `key`, in order."""
@@ -328,11 +370,17 @@ class Shard:
     def role(self) -> read_pb2.Role.ValueType:
         return read_pb2.ROLE_OWNER if self.owned else read_pb2.ROLE_STANDBY
 
-    def header(self, *, stale: bool, as_copy: bool = False) -> read_pb2.ReadHeader:
-        """How fresh an answer given now is. The next call changes it: to be copied. `as_copy`: of one that is not given as the owner."""
+    def header(self, *, stale: bool, as_copy: bool = False, parked_at: int | None = None) -> read_pb2.ReadHeader:
+        """How fresh an answer given now is. The next call changes it: to be copied.
+
+        `as_copy`: of one that is not given as the owner. `parked_at`: of the first event that is held back of what was asked for.
+        """
         header = self._header
         header.position.offset = self.next_offset - 1
         header.lag_events, header.lag_ms = self.lag()
+        if parked_at is not None and parked_at < self.next_offset:
+            header.lag_events += self.next_offset - parked_at
+            header.position.offset, stale = parked_at - 1, True
         header.epoch, header.role = self.epoch, read_pb2.ROLE_STANDBY if as_copy else self.role
         header.stale = stale or as_copy
         return header

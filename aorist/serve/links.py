@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_status import rpc_status
 
-from aorist.errors import HaltedError, NoOwnerError, OverloadedError, StaleError, UnreachableError
+from aorist.errors import HaltedError, NoOwnerError, OverloadedError, QuarantinedError, StaleError, UnreachableError
 from aorist.position import ShardName
 from aorist.serve.errors import RelayedError, reason_of
 from aorist.v1 import read_pb2, status_pb2, status_pb2_grpc, worker_pb2, worker_pb2_grpc
@@ -78,7 +78,7 @@ class Worker:
         at_once.CopyFrom(question)
         at_once.timeout_ms, at_once.read.on_stale = 0, read_pb2.ON_STALE_FAIL
         answer = await self._enqueue((shard, at_once, 0, self._loop.create_future()))
-        if reason_of(answer.error) not in (StaleError.reason, HaltedError.reason):
+        if reason_of(answer.error) not in (StaleError.reason, HaltedError.reason, QuarantinedError.reason):
             return answer
         return await self._ask_alone(shard, question, deadline)  # what there is may be good enough for `on_stale`
 

@@ -140,7 +140,7 @@ class Router:
         While there is no owner, a copy is watched. Raises what `ask` raises, when nobody has answered for `patience_s`.
         """
         shard = ShardName(question.view, question.partition)
-        deadline, offset = time.monotonic() + patience_s, NOTHING
+        deadline, offset, parked = time.monotonic() + patience_s, NOTHING, False
         while True:
             changed, answered = self._changed, False
             question.timeout_ms = max(0, int((deadline - time.monotonic()) * 1000))
@@ -149,8 +149,8 @@ class Router:
                 async with aclosing(self._watch_once(shard, request)) as answers:
                     async for answer in answers:
                         answered = True
-                        if answer.offset > offset or offset == NOTHING:
-                            offset = answer.offset
+                        if answer.offset > offset or offset == NOTHING or (answer.parked and not parked):
+                            offset, parked = max(offset, answer.offset), answer.parked
                             yield answer.response
                 failure: AoristError = NoOwnerError(f"{shard} has moved on")
             except (NoOwnerError, UnreachableError, RelayedError) as error:

@@ -155,7 +155,7 @@ class WorkerService:
                     answer.page.CopyFrom(_page(shard, query, ask, question, stale=stale))
                 else:
                     copy = question.standby_will_do
-                    answer.response = _one(shard, query, ask, question.key, stale=stale, as_copy=copy)[0]
+                    answer.response = _one(shard, query, ask, question, stale=stale, as_copy=copy).response
             except UnknownKeyError as error:  # is an answer: another owner may know the key by now
                 answer.error.CopyFrom(status_of(error))
             self._check_role(shard, question)
@@ -171,13 +171,12 @@ class WorkerService:
                 stale = await shard.fresh(question.read, question.timeout_ms / 1000)
                 changed.clear()  # before the answer is built: what comes after is in it, or sets the event again
                 try:
-                    response, offset = _one(
-                        shard, query, ask, question.key, stale=stale, as_copy=question.standby_will_do
-                    )
+                    answer = _one(shard, query, ask, question, stale=stale, as_copy=question.standby_will_do)
                 finally:  # also of a key that is not known: another owner may know it by now
                     self._check_role(shard, question)
                 sent = time.monotonic()
-                yield worker_pb2.WatchResponse(response=response, offset=offset, epoch=shard.epoch)
+                answer.epoch = shard.epoch
+                yield answer
                 await changed.wait()
                 rest = sent + request.min_interval_ms / 1000 - time.monotonic()
                 if rest > 0:
@@ -223,12 +222,16 @@ def _completed(
     return response.SerializeToString()
 
 
-def _one(shard: Shard, query: Query, ask: Message, key: bytes, *, stale: bool, as_copy: bool) -> tuple[bytes, int]:
+def _one(
+    shard: Shard, query: Query, ask: Message, question: worker_pb2.Question, *, stale: bool, as_copy: bool
+) -> worker_pb2.WatchResponse:
     """Answer about one key, serialised under the lock, and the offset up to which it holds. `stale`: not as fresh as asked for.
 
     Raises what `Shard.entry` does, and StaleError: what is staler than asked for does not show that a key is unknown.
     """
+    key = question.key
     with shard.lock:
+        parked = shard.parked_for(key, question.read) if shard.parked else None
         try:
             entry = shard.entry(key)
         except UnknownKeyError as error:
@@ -236,14 +239,22 @@ def _one(shard: Shard, query: Query, ask: Message, key: bytes, *, stale: bool, a
                 raise StaleError(f"{error}, which is not as fresh as asked for") from None
             raise
         response = query.function(entry.state, ask)
-        header = shard.header(stale=stale, as_copy=as_copy)
-        return _completed(response, query, shard.view, key, header), header.position.offset
+        header = shard.header(stale=stale, as_copy=as_copy, parked_at=parked.at if parked else None)
+        return worker_pb2.WatchResponse(
+            response=_completed(response, query, shard.view, key, header),
+            offset=header.position.offset,
+            parked=parked is not None,
+        )
 
 
 def _page(shard: Shard, query: Query, ask: Message, question: worker_pb2.Question, *, stale: bool) -> worker_pb2.Page:
-    """Up to `limit` keys beyond `after_key`, a chunk at a time. The header holds for all: later chunks can only be newer."""
+    """Up to `limit` keys beyond `after_key`, a chunk at a time. The header holds for all: later chunks can only be newer.
+
+    Parked keys are among them as they were, and the header says no more than holds for them.
+    """
     with shard.lock:
-        header = shard.header(stale=stale, as_copy=question.standby_will_do)
+        parked_at = min((queue.at for queue in shard.parked.values()), default=None)
+        header = shard.header(stale=stale, as_copy=question.standby_will_do, parked_at=parked_at)
         page = worker_pb2.Page(header=header, last_key=question.after_key, more=True)
     for _ in range(MOST_EXAMINED // CHUNK):
         with shard.lock:
@@ -287,4 +298,5 @@ def shard_status(shard: Shard, member: str) -> status_pb2.ShardStatus:
         checkpoint_age_ms=max(0, (time.time_ns() // 1000 - checkpoint.time_us) // 1000) if checkpoint else -1,
         unknown_events=shard.unknown_events,
         problem=shard.problem or shard.trouble,
+        quarantined_keys=len(shard.parked),
     )

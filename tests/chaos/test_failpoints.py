@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aorist.failpoints import NAMES
+from aorist.failpoints import STEPS
 from tests.chaos.counting import ARMS, PROJECT, batch, check_answers, counted
 from tests.harness.client import Robot, shards_of
 from tests.harness.log_file import LogFile
@@ -41,7 +41,7 @@ def dev(folder: Path) -> DevProcess:
 
 
 def test_every_failpoint_has_its_counts() -> None:
-    assert set(COUNTS) == set(NAMES)
+    assert set(COUNTS) == set(STEPS)
 
 
 async def stream_until_dead(process: DevProcess, robot: Robot) -> None:

@@ -53,7 +53,7 @@ def test_shards_are_listed_with_all_that_matters(run: Run, gateway: Gateway, arm
     assert result.exit_code == 0
     head, first, second = (line.split() for line in result.stdout.splitlines())
     assert head[:9] == ["view", "partition", "owner", "epoch", "role", "phase", "offset", "lag", "lag_ms"]
-    assert head[9:] == ["keys", "dirty", "checkpoint", "age", "unknown", "problem"]
+    assert head[9:] == ["keys", "dirty", "checkpoint", "age", "unknown", "parked", "problem"]
     assert first == [
         "arm_position",
         "0",
@@ -71,8 +71,25 @@ def test_shards_are_listed_with_all_that_matters(run: Run, gateway: Gateway, arm
         "1.5",
         "s",
         "0",
+        "0",
     ]
-    assert second == ["arm_position", "1", "a", "0", "OWNER", "RESTORING", "-", "0", "0", "0", "0", "-", "never", "0"]
+    assert second == [
+        "arm_position",
+        "1",
+        "a",
+        "0",
+        "OWNER",
+        "RESTORING",
+        "-",
+        "0",
+        "0",
+        "0",
+        "0",
+        "-",
+        "never",
+        "0",
+        "0",
+    ]
 
 
 def test_what_is_unwell_is_named_and_fails(run: Run, gateway: Gateway, arms: Arms) -> None:

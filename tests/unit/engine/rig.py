@@ -14,7 +14,8 @@ from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSeriesStore, 
 from aorist.declare import View
 from aorist.engine import checkpoint as checkpoints
 from aorist.engine.fold import MOST_BEYOND, Folder
-from aorist.engine.restore import refold, restore
+from aorist.engine.quarantine import Quarantine
+from aorist.engine.restore import restore
 from aorist.engine.series import ShardSeries
 from aorist.engine.shard import Phase, Shard
 from aorist.engine.threads import Fate
@@ -32,7 +33,7 @@ class Rig:
         self.view, self.database = view, database
         self.log_is_behind_s = 0  # by how much its clock is
         self.log = SqliteEventLog(database, clock_us=self.clock_us)
-        self.store: SnapshotStore = SqliteSnapshotStore(database)
+        self.quarantine = Quarantine(SqliteSnapshotStore(database), self.log, most_keys=0)
         self.series: SeriesStore = SqliteSeriesStore(database, view.series_specs())
         self.topic = self.log.create(view.schema.topic)
         self.partition = Partition(self.topic.name, partition)
@@ -53,20 +54,25 @@ class Rig:
         """Keys and values as they are, into the partition at hand."""
         return await self.log.append(self.topic.name, [NewRecord(self.partition.number, *record) for record in records])
 
-    def open(self, most_beyond: int = MOST_BEYOND) -> Shard:
+    @property
+    def store(self) -> SnapshotStore:
+        return self.quarantine.store
+
+    @store.setter
+    def store(self, store: SnapshotStore) -> None:
+        self.quarantine.store = store
+
+    def open(self, most_beyond: int = MOST_BEYOND, *, owned: bool = True) -> Shard:
         """Restores the shard under the next epoch, as a process does that has just started."""
         self._epoch += 1
-        self.shard = Shard(self.view, self.partition, self.rows, self._epoch)
+        self.shard = Shard(self.view, self.partition, self.rows, self._epoch if owned else 0)
         if self.view.series is not None:
             self.shard.series = ShardSeries(self.view, self.topic.id, self.series)
         next_offset = restore(self.shard, self.store, self.log)
-        self.folder = Folder(self.view, self.log.reader("test"), self._repair, Fate(), most_beyond)
+        self.folder = Folder(self.view, self.log.reader("test"), self.quarantine, Fate(), most_beyond)
         self.folder.hold(self.shard, next_offset)
         self.folder._carry_out_orders()
         return self.shard
-
-    def _repair(self, shard: Shard, upto: int) -> None:
-        refold(shard, upto, self.store, self.log.reader("repair"))
 
     def poll(self, records: int = 1000) -> None:
         """One turn of the fold's loop, with at most so many events."""
@@ -76,6 +82,7 @@ class Rig:
     def poll_as_the_thread_does(self) -> None:
         """One turn of the fold's loop, with what it does about a log that cannot be read, or a store that takes no checkpoint."""
         self.folder._pause_and_resume()
+        self.folder._park_again()
         for fetched in self.folder._poll():
             self.folder._fold(fetched)
 

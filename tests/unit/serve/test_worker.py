@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from aorist.engine.parked import Parked
 from aorist.engine.stored import Stored
 from aorist.errors import NoOwnerError, RestoringError
+from aorist.ports import ParkedEvent
 from aorist.position import ShardName
 from aorist.serve.errors import reason_of
 from aorist.serve.worker import WorkerService
@@ -150,3 +152,24 @@ async def test_after_its_lease_an_owner_says_nothing_more() -> None:
         raise NoOwnerError("the lease is over")
 
     assert _kinds(await ask(question("a"), question("unknown"), check_lease=over)) == ["NO_OWNER", "NO_OWNER"]
+
+
+async def test_a_parked_key_is_answered_as_it_was_or_with_the_reason() -> None:
+    shard = WORLD.shard(0, {"a": 1, "b": 2})
+    shard.next_offset, at = 10, 7
+    shard.parked[b"a"] = Parked([ParkedEvent(b"a", at, b"event", "the event broke", 1)])
+    materializer = SimpleNamespace(shards={shard.name: shard}, shard=lambda _: shard)
+    service = WorkerService(materializer, lambda: None)  # type: ignore[arg-type]
+    strict, later, listed = question("a"), question("a"), question("", WORLD.contract.ListThingsRequest())
+    strict.read.on_stale = read_pb2.ON_STALE_FAIL
+    later.read.at_least.add(topic=shard.partition.topic, partition=0, offset=at)
+    asked = [question("a"), question("b"), strict, later, listed]
+    answers = list((await service.ask(worker_pb2.AskRequest(questions=asked))).answers)
+    assert _kinds(answers) == ["response", "response", "QUARANTINED", "QUARANTINED", "page"]
+    parked, whole = (WORLD.contract.GetThingResponse.FromString(answer.response) for answer in answers[:2])
+    assert (parked.thing.at, parked.header.position.offset, parked.header.stale) == (1, at - 1, True)
+    assert (whole.thing.at, whole.header.position.offset, whole.header.stale) == (2, 9, False)
+    assert "the event broke" in answers[2].error.message
+    page = answers[4].page
+    assert [entry.key for entry in page.entries] == [b"a", b"b"]
+    assert (page.header.position.offset, page.header.stale) == (at - 1, True)

@@ -33,6 +33,7 @@ from aorist.ports import EventLog, Member, OwnershipRegistry, SeriesSpec, Series
 from aorist.serve.command_gateway import serve_commands
 from aorist.serve.metrics import Source, of_listener, of_router, of_worker
 from aorist.serve.peers import Peers, serve_heartbeats
+from aorist.serve.quarantine import relay_quarantine, serve_quarantine
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
 from aorist.serve.readiness import Readiness, WorkerLook
 from aorist.serve.routing import Router
@@ -272,6 +273,7 @@ async def _worker(
 
     # Its address, and with it the owner, is known once it is bound.
     serve_worker(listener, materializer, lambda: owner.check_lease(), lambda: readiness.problems, name)  # noqa: PLW0108
+    serve_quarantine(listener, materializer, lambda: owner.check_lease())  # noqa: PLW0108
     serve_heartbeats(listener)
     bound = await listener.start()
     member = Member(name, settings.advertise or bound, tuple(views))
@@ -328,6 +330,7 @@ async def _queries(
     for queries in project.queries:
         serve_queries(listener, queries, router, limits)
     serve_status(listener, router, _partitions(project))
+    relay_quarantine(listener, router)
     following = watched.run(router.run())
     try:
         yield router

@@ -15,7 +15,7 @@ from aorist.cli.plugins import plugged_in
 SERVING = ("dev", "command-gateway", "query-gateway", "materializer")
 PREPARING = ("topics", "schema")
 CHECKING = ("check-fold",)
-ASKING = ("get", "watch", "status", "log", "config")
+ASKING = ("get", "watch", "status", "quarantine", "log", "config")
 COMMANDS = MappingProxyType({name: name.replace("-", "_") for name in (*SERVING, *PREPARING, *CHECKING, *ASKING)})
 """Name -> module in `aorist.cli`, and command in that module; imported when it is needed."""
 

@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from aorist.errors import HaltedError, NoOwnerError, OverloadedError, QuarantinedError, StaleError, UnreachableError
 from aorist.position import ShardName
 from aorist.serve.errors import RelayedError, reason_of
-from aorist.v1 import read_pb2, status_pb2, status_pb2_grpc, worker_pb2, worker_pb2_grpc
+from aorist.v1 import quarantine_pb2_grpc, read_pb2, status_pb2, status_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 IN_FLIGHT = 4
 """Calls to one worker at once: the next batch gathers meanwhile."""
@@ -51,6 +51,7 @@ class Worker:
         ]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
+        self._quarantine = quarantine_pb2_grpc.QuarantineServiceStub(self._channel)
         self._status = status_pb2_grpc.StatusServiceStub(self._channel)
         self._waiting: deque[Asked] = deque()
         self._in_flight: dict[asyncio.Task[None], list[Asked]] = {}
@@ -149,6 +150,16 @@ class Worker:
 
     async def status(self, timeout_s: float) -> status_pb2.GetStatusResponse:
         return await self._status.GetStatus(status_pb2.GetStatusRequest(), timeout=timeout_s)
+
+    async def quarantine(self, method: str, request: Any, timeout_s: float) -> Any:
+        """What it says to a call of the quarantine. Raises RelayedError, UnreachableError."""
+        try:
+            return await getattr(self._quarantine, method)(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an error is a call
+            if status is not None:
+                raise RelayedError(status) from None
+            raise UnreachableError(f"worker {self.address}: {error.code().name}: {error.details()}") from None
 
     async def close(self) -> None:
         await self._channel.close()

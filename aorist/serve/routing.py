@@ -246,6 +246,14 @@ class Router:
 
         return list(await asyncio.gather(*(one(m.name, m.address) for m in self.ownership.members.values())))
 
+    def workers(self) -> dict[str, Worker]:
+        """All members, by name."""
+        return {member.name: self._worker_at(member.address) for member in self.ownership.members.values()}
+
+    def owner(self, shard: ShardName) -> Worker:
+        """Raises NoOwnerError."""
+        return self._owner(shard)[1]
+
     def _owner(self, shard: ShardName) -> tuple[Claim, Worker]:
         ownership = self.ownership
         claim = ownership.claims.get(shard)

@@ -77,7 +77,7 @@ async def test_each_broker_in_turn_is_killed_under_load_and_one_stands_still(
                 await load.progress(200, 100)
                 await asyncio.to_thread(broker.start)
                 await asyncio.to_thread(three.wait_in_sync)
-            leading = _led(three, replicated.topic)
+            leading = await _leaders(three, replicated.topic)
             stopped = next(broker for broker in three.brokers if broker.node.id in leading)
             stopped.pause()
             began = time.monotonic()
@@ -219,6 +219,18 @@ def _state(kafka: KafkaCluster, topic: str) -> tuple[set[int], set[int]]:
 
 def _led(kafka: KafkaCluster, topic: str) -> set[int]:
     return _state(kafka, topic)[0]
+
+
+async def _leaders(kafka: KafkaCluster, topic: str) -> set[int]:
+    """Who leads any partition, as soon as somebody can be asked."""
+    found: set[int] = set()
+
+    def known() -> bool:
+        found.update(_led(kafka, topic) - {-1})
+        return bool(found)
+
+    await _until(known, "somebody leads")
+    return found
 
 
 def _write(cluster: Cluster, first: int, counts: tuple[int, ...]) -> None:

@@ -189,6 +189,7 @@ async def test_every_method_that_can_be_is_served_by_the_native_front(
         *(f"/{MOTION}/{name}" for name in ("GetMotion", "ListMotionWindows", "CompareMotion")),
         f"/{STATUS}/GetStatus",
         "/aorist.v1.PeerService/Heartbeat",
+        *(f"/aorist.v1.QuarantineService/{name}" for name in ("ListParked", "ReplayParked", "SkipParked")),
         "/aorist.v1.WorkerService/Ask",
         "/aorist.v1.WorkerService/Watch",
         *(f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch")),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aorist.engine.fold import compile_fold
+from aorist.engine.compiled import compile_fold
 from aorist.engine.shard import Phase, Shard
 from aorist.errors import HaltedError, LogTruncatedError, StoreUnavailableError, UnavailableError
 from aorist.ports import Checkpoint, Record, SnapshotRow

@@ -32,6 +32,7 @@ class Rule(NamedTuple):
     least: float = 0
     most: float = math.inf
     is_address: bool = False
+    is_servers: bool = False
 
 
 class Setting(NamedTuple):
@@ -59,8 +60,9 @@ def _set(
     least: float = 0,
     most: float = math.inf,
     is_address: bool = False,
+    is_servers: bool = False,
 ) -> V:
-    rule = Rule(doc, choices, least, most, is_address)
+    rule = Rule(doc, choices, least, most, is_address, is_servers)
     return field(default=default, metadata={"rule": rule})
 
 
@@ -81,9 +83,11 @@ class Settings:
         "native", "What serves gRPC: native is ten times faster, grpcio is the fallback.", choices=("native", "grpcio")
     )
     db: str = _set("aorist.db", "The SQLite file of the embedded mode.")
-    kafka: str = _set("", "Brokers, HOST:PORT,HOST:PORT... of the event log. Empty: the SQLite file.")
-    cassandra: str = _set("", "Contact points, HOST:PORT,HOST:PORT... of the snapshot store.")
-    etcd: str = _set("", "Endpoints, HOST:PORT,HOST:PORT... of the ownership registry.")
+    kafka: str = _set(
+        "", "Brokers, HOST:PORT,HOST:PORT... of the event log. Empty: the SQLite file.", is_servers=True
+    )
+    cassandra: str = _set("", "Contact points, HOST:PORT,HOST:PORT... of the snapshot store.", is_servers=True)
+    etcd: str = _set("", "Endpoints, HOST:PORT,HOST:PORT... of the ownership registry.", is_servers=True)
     keyspace: str = _set("aorist", "Keyspace of the snapshots in Cassandra.")
     etcd_prefix: str = _set("/aorist", "What the keys in etcd begin with; systems with different ones do not meet.")
     replicas: int = _set(3, "Copies of topics and of snapshots, when they are made.", least=1, most=9)
@@ -223,6 +227,9 @@ def _checked_text(setting: Setting, text: str, where: str) -> str:
         raise SettingError(f"{where}: {text!r} is not one of {', '.join(setting.rule.choices)}")
     if not text and setting.default:
         raise SettingError(f"{where}: must not be empty; without it, it is {setting.default}")
+    if text and setting.rule.is_servers:
+        for server in text.split(","):
+            parse_address(server, where)
     if text and setting.rule.is_address:
         _, port = parse_address(text, where)
         if not port and not setting.default:

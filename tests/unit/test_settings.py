@@ -110,3 +110,12 @@ def test_every_setting_has_a_meaning_and_a_default_that_its_own_rules_allow() ->
     assert all(setting.rule.doc.endswith(".") for setting in SETTINGS.values())
     given = {name: setting.default for name, setting in SETTINGS.items() if setting.default != ""}
     assert load_settings(given, {}, {})[0] == Settings()
+
+
+@pytest.mark.parametrize("name", ["kafka", "cassandra", "etcd"])
+def test_servers_are_a_list_of_addresses(name: str) -> None:
+    settings, _ = load_settings({}, {}, {name: "a.example:1,[::1]:2"})
+    assert getattr(settings, name) == "a.example:1,[::1]:2"
+    for wrong in ("nohost", "a.example:1,", "a.example:1, b.example", "a.example:99999"):
+        with pytest.raises(SettingError, match=f"flag --{name}: "):
+            load_settings({}, {}, {name: wrong})

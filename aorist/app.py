@@ -37,7 +37,7 @@ from aorist.serve.quarantine import relay_quarantine, serve_quarantine
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
 from aorist.serve.readiness import Readiness, WorkerLook
 from aorist.serve.routing import Router
-from aorist.serve.running import Watched, as_declared
+from aorist.serve.running import Watched, as_declared, stay_as_declared
 from aorist.serve.transport import Listener
 from aorist.serve.worker import serve_worker
 from aorist.settings import Settings
@@ -116,7 +116,14 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
         _add_commands(listener, project, settings, events)
         stack.enter_context(_metrics(settings, [of_listener(listener)]))
         topics = [commands.schema.topic for commands in project.commands]
-        await _serve(stack, listener, settings, on_ready, Watched(stop), lambda: as_declared(events, topics))
+        watched = Watched(stop)
+
+        async def declared() -> None:
+            await as_declared(events, topics)
+            staying = watched.run(stay_as_declared(events, topics, listener))
+            stack.callback(staying.cancel)
+
+        await _serve(stack, listener, settings, on_ready, watched, declared)
 
 
 async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:

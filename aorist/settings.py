@@ -83,9 +83,7 @@ class Settings:
         "native", "What serves gRPC: native is ten times faster, grpcio is the fallback.", choices=("native", "grpcio")
     )
     db: str = _set("aorist.db", "The SQLite file of the embedded mode.")
-    kafka: str = _set(
-        "", "Brokers, HOST:PORT,HOST:PORT... of the event log. Empty: the SQLite file.", is_servers=True
-    )
+    kafka: str = _set("", "Brokers, HOST:PORT,HOST:PORT... of the event log. Empty: the SQLite file.", is_servers=True)
     cassandra: str = _set("", "Contact points, HOST:PORT,HOST:PORT... of the snapshot store.", is_servers=True)
     etcd: str = _set("", "Endpoints, HOST:PORT,HOST:PORT... of the ownership registry.", is_servers=True)
     keyspace: str = _set("aorist", "Keyspace of the snapshots in Cassandra.")

@@ -9,7 +9,11 @@ from typing import Any
 import structlog
 
 from aorist.errors import PartitionCountError, UnavailableError, UnknownTopicError
-from aorist.ports import EventLog, TopicSpec
+from aorist.ports import EventLog, Topic, TopicSpec
+from aorist.serve.transport import Listener
+
+TOPICS_S = 2.0
+"""How often a gateway looks whether the topics are as declared."""
 
 AGAIN_S = (0.1, 2.0)
 """First and longest rest between looks at a log that is away, or lacks a topic."""
@@ -66,10 +70,40 @@ async def as_declared(events: EventLog, topics: Sequence[TopicSpec]) -> None:
                 log.warning("not ready: waiting for the topic", topic=spec.name, problem=str(error), rest_s=rest)
                 await asyncio.sleep(rest)
                 rest = min(rest * 2, AGAIN_S[1])
-        if found.partitions != spec.partitions:
-            raise PartitionCountError(
-                f"topic {spec.name!r} has {found.partitions} partitions but is declared with {spec.partitions}: keys would be "
-                "looked for where their history is not; `aorist topics diff` says what to do",
-                topic=spec.name,
-                partitions=found.partitions,
-            )
+        _check_partitions(spec, found)
+
+
+async def stay_as_declared(events: EventLog, topics: Sequence[TopicSpec], listener: Listener) -> None:
+    """Looks again and again whether the log still has them, until cancelled; health is NOT_SERVING while it has not.
+
+    A log that is away says nothing about that. Commands are taken all the while: what they cause is published or not, and they say which.
+    """
+    problem = ""
+    while True:
+        await asyncio.sleep(TOPICS_S)
+        before = problem
+        try:
+            for spec in topics:
+                _check_partitions(spec, await asyncio.to_thread(events.describe, spec.name))
+            problem = ""
+        except (UnknownTopicError, PartitionCountError) as error:
+            problem = str(error)
+        except UnavailableError as error:
+            log.debug("the topics were not looked at", problem=str(error))
+            continue
+        if problem != before:
+            await listener.set_serving(serving=not problem)
+            if problem:
+                log.error("not ready any more: the topics are not as declared", problem=problem)
+            else:
+                log.info("ready: the topics are as declared again")
+
+
+def _check_partitions(spec: TopicSpec, found: Topic) -> None:
+    if found.partitions != spec.partitions:
+        raise PartitionCountError(
+            f"topic {spec.name!r} has {found.partitions} partitions but is declared with {spec.partitions}: keys would be "
+            "looked for where their history is not; `aorist topics diff` says what to do",
+            topic=spec.name,
+            partitions=found.partitions,
+        )

@@ -150,6 +150,7 @@ async def test_a_topic_deleted_is_noticed(cluster: Cluster) -> None:
     await answers(queries, await report(commands, 0))
     await delete(cluster)
     await all_halted(cluster, folding, queries, "deleted")
+    await gateway.says("the topics are not as declared")
 
 
 async def test_a_topic_made_anew_is_noticed_while_it_is_read(cluster: Cluster) -> None:

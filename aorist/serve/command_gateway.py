@@ -111,7 +111,10 @@ class CommandStream:
             await reading
         finally:
             reading.cancel()
-            for batch in waiting:  # nobody asks any more
+            for batch in waiting:
+                # Nobody asks any more. What the log has not taken yet must not be taken after a batch before it was given up: sent again,
+                # that one would come behind it.
+                batch.durable.cancel()
                 batch.durable.add_done_callback(lambda durable: durable.cancelled() or durable.exception())
 
     async def _read(

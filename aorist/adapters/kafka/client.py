@@ -42,7 +42,9 @@ PRODUCER: dict[str, Any] = {
     "acks": "all",
     "message.max.bytes": 1_048_576,  # the port's limit and the framing around it
     "linger.ms": 1,  # beside batches that form by themselves under load, a millisecond packs those of many streams
-    "message.timeout.ms": 30_000,  # then it is *unknown* whether it is in the log, and the sender is told to send again
+    # Never: an event given up here would leave those behind it to be written, and come after them when its sender sends it again. Senders
+    # are told after `ACKNOWLEDGED_WITHIN_S` that it is *unknown* whether it is in the log; it keeps its place.
+    "message.timeout.ms": 0,
     "queue.buffering.max.messages": 1_000_000,  # the bound that counts is `Budget`, in bytes
     "queue.buffering.max.kbytes": 1_048_576,
     "compression.type": "lz4",

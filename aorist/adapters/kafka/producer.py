@@ -22,6 +22,9 @@ MAX_IN_FLIGHT_BYTES = 64_000_000
 OVERHEAD_BYTES = 128
 """What a record in flight costs beside key and value."""
 
+ACKNOWLEDGED_WITHIN_S = 30.0
+"""How long an append waits, for room and for Kafka. What was handed to the client by then may be written yet, in its place."""
+
 POLL_S = 0.1
 CLOSE_S = 5.0
 
@@ -98,7 +101,18 @@ class Producing:
         if not records:
             return []
         size = _size(topic, records)
-        await self._budget.take(size)
+        try:
+            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+                await self._budget.take(size)
+                # Whoever stops waiting does not make room: the reports do.
+                return await asyncio.shield(self._produce(topic, records, size))
+        except TimeoutError:
+            late = f"not acknowledged within {ACKNOWLEDGED_WITHIN_S:g} s"
+            raise LogUnavailableError(
+                f"appending to {topic}: {late}: whether it is durable is not known, send it again"
+            ) from None
+
+    def _produce(self, topic: str, records: Sequence[NewRecord], size: int) -> asyncio.Future[Sequence[int]]:
         pending = _Pending(self._loop.create_future(), records, size, self._done.append)
         produce, reported = self._producer.produce, pending.reported
         for index, (partition, key, value) in enumerate(records):
@@ -107,7 +121,8 @@ class Producing:
             except (BufferError, KafkaException) as error:
                 self._refused.append((pending, len(records) - index, _refusal(error, topic)))
                 break
-        return await asyncio.shield(pending.future)  # whoever stops waiting does not make room: the reports do
+        pending.future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait any more
+        return pending.future
 
     # --- on the thread that polls ---
 

@@ -295,11 +295,23 @@ async def test_a_robot_that_goes_away_leaves_nothing_behind(log: Log) -> None:
     with pytest.raises(asyncio.CancelledError):
         await client.task
     await client._answering.aclose()  # as the server does
-    await log.fail(0)
-    await log.fail(1)
+    await settle()
+    assert [append.cancelled() for _, append in log.appends] == [True, True]
     log.appends.clear()
     await settle()
     gc.collect()
     await settle()
     assert noise == []
     assert [task for task in asyncio.all_tasks() if "CommandStream" in repr(task)] == []
+
+
+async def test_what_was_not_taken_behind_a_batch_that_failed_is_not_taken_any_more(log: Log) -> None:
+    """Else it would stand before that batch, which comes again."""
+    client = Client(log)
+    for number in (1, 2, 3):
+        await client.send(number)
+    await log.fail(0)
+    with pytest.raises(LogUnavailableError):
+        await client.task
+    await settle()
+    assert [append.cancelled() for _, append in log.appends[1:]] == [True, True]

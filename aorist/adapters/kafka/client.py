@@ -30,6 +30,7 @@ log = structlog.get_logger()
 COMMON: dict[str, Any] = {
     "broker.address.family": "v4",
     "socket.nagle.disable": True,  # a request is written whole: waiting for more only delays it
+    "socket.timeout.ms": 10_000,  # a broker that stands still keeps its connections: 60 s by default until others are asked
     "reconnect.backoff.ms": 250,
     "reconnect.backoff.max.ms": 1_000,  # back within a second of a broker's return; the default grows to 10 s
     "allow.auto.create.topics": False,  # topics come from declarations
@@ -40,6 +41,7 @@ PRODUCER: dict[str, Any] = {
     **COMMON,
     "enable.idempotence": True,  # off by default: without it a retry may double or reorder
     "acks": "all",
+    "request.timeout.ms": 10_000,  # as above; sent again to the next leader, an event is not doubled
     "message.max.bytes": 1_048_576,  # the port's limit and the framing around it
     "linger.ms": 1,  # beside batches that form by themselves under load, a millisecond packs those of many streams
     # Never: an event given up here would leave those behind it to be written, and come after them when its sender sends it again. Senders

@@ -132,7 +132,7 @@ class Worker:
         patience_s = max(0, max(deadline for _, _, deadline, _ in batch) - time.monotonic())
         try:
             response = await self._stub.Ask(request, timeout=patience_s + GRACE_S)
-        except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:  # cancelled: by `close`
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError) as error:  # the last two: by `close`
             failed = (
                 f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else "it has left"
             )

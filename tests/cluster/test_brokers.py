@@ -67,6 +67,7 @@ def replicated(three: KafkaCluster, tmp_path: Path) -> Iterator[Cluster]:
             broker.start()
 
 
+@LONG
 async def test_each_broker_in_turn_is_killed_under_load(replicated: Cluster, three: KafkaCluster) -> None:
     async def meanwhile(load: Load) -> None:
         for broker in three.brokers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -40,6 +40,9 @@ TRUNCATED = (
     *UNKNOWN_TOPIC,
 )
 
+SILENT_S = 10.0
+"""Without a word about a partition that is known to have more, it is assigned anew."""
+
 log = structlog.get_logger()
 _offset, _key, _value, _partition, _error = Message.offset, Message.key, Message.value, Message.partition, Message.error
 
@@ -53,6 +56,7 @@ class _Place:
     proving: bool  # reading began one event earlier, to see that it is still the one that was there
     at_end: bool = False
     end_told: bool = False  # a poll has said since `assign` that the end was reached
+    heard_at: float = field(default_factory=time.monotonic)  # or nothing was to be heard
 
 
 class KafkaLogReader:
@@ -73,6 +77,7 @@ class KafkaLogReader:
         self._look: Look | None = None
         self._same: Same | None = None
         self._same_at = 0.0
+        self._polled_at = time.monotonic()
         self._closed = False
 
     def assign(
@@ -108,6 +113,7 @@ class KafkaLogReader:
         if self._closed:
             raise LogUnavailableError("the log is closed")
         self._check_same_topics()
+        self._wake_up()
         until = time.monotonic() + timeout_s
         fetched: list[Fetched] = []
         while not self._refused:
@@ -145,6 +151,7 @@ class KafkaLogReader:
                 place.next_offset = place.end_offset = ended
                 place.at_end = place.end_told = True
             if events or ended is not None:
+                place.heard_at = time.monotonic()
                 fetched.append(self._fetched(partition, place, events))
         return news
 
@@ -236,6 +243,20 @@ class KafkaLogReader:
         self._refused.append(LogTruncatedError(message, partition, replaced=not trimmed))
 
     # --- while nothing comes ---
+
+    def _wake_up(self) -> None:
+        """Assigns anew what is known to have more and gives nothing: the client may have been left waiting for a broker that died."""
+        now, before = time.monotonic(), self._polled_at
+        self._polled_at = now
+        for partition, place in self._places.items():
+            if (place.at_end and place.end_offset <= place.next_offset) or now - before > 1:  # nobody listened
+                place.heard_at = now
+            elif now - place.heard_at > SILENT_S:
+                place.heard_at = now
+                log.warning("kafka consumer: silent, asking anew", partition=str(partition), offset=place.next_offset)
+                offset = place.next_offset - 1 if place.proving else place.next_offset
+                self._consumer.incremental_unassign([TopicPartition(*partition)])
+                self._consumer.incremental_assign([TopicPartition(*partition, offset)])
 
     def _looked_at(self) -> Sequence[Fetched]:
         """What an answer about the ends says, if one has come; asks again."""

@@ -145,8 +145,11 @@ class Worker:
                 answer.set_result(given)
 
     def watch(self, request: worker_pb2.WatchRequest) -> Watching:
-        """The stream, to be read."""
-        return self._stub.Watch(request)
+        """The stream, to be read. Raises UnreachableError."""
+        try:
+            return self._stub.Watch(request)
+        except grpc.aio.UsageError:  # closed meanwhile
+            raise UnreachableError(f"worker {self.address}: it has left") from None
 
     async def status(self, timeout_s: float) -> status_pb2.GetStatusResponse:
         return await self._status.GetStatus(status_pb2.GetStatusRequest(), timeout=timeout_s)

@@ -238,6 +238,8 @@ class Router:
                 return name, address, await self._worker_at(address).status(timeout_s)
             except grpc.aio.AioRpcError as error:
                 return name, address, UnreachableError(f"{error.code().name}: {error.details()}")
+            except grpc.aio.UsageError:
+                return name, address, UnreachableError("it has left")
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():

@@ -25,6 +25,9 @@ OWNER_FIRST_S = 0.05
 COPY_S = 0.2
 """How long a copy may take to be as fresh as asked for, before the owner is looked for again."""
 
+STORE_S = 1.0
+"""How long a worker may take to read the last durable snapshot."""
+
 COPY_WATCHED_S = 1.0
 """How long a copy is watched before the owner is looked for again: it may be back under the same claim."""
 
@@ -117,8 +120,9 @@ class Router:
         if stored and question.key and question.read.on_stale == read_pb2.ON_STALE_RETURN:
             asked += [(worker, _of_the_store(question)) for worker in copies]
         for worker, about in asked:
+            patience_s = STORE_S if about.store_will_do else COPY_S
             with suppress(NoOwnerError, UnreachableError, OverloadedError):
-                answer = await worker.ask(shard, about, time.monotonic() + COPY_S)
+                answer = await worker.ask(shard, about, time.monotonic() + patience_s)
                 if not answer.HasField("error"):
                     return answer
                 if reason_of(answer.error) == HaltedError.reason:

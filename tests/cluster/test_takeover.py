@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
+import pytest
 
 from aorist.v1.read_pb2 import ON_STALE_FAIL, ON_STALE_RETURN, ROLE_OWNER, ROLE_STANDBY, ROLE_STORE
 from aorist.v1.status_pb2 import ShardStatus
@@ -177,6 +178,7 @@ async def test_etcd_stands_still(cluster: Cluster) -> None:
             assert failure.code is grpc.StatusCode.UNAVAILABLE, failure
 
 
+@pytest.mark.skipif(not os.environ.get("AORIST_SOAK"), reason="not steady on a busy machine: `make soak`")
 async def test_all_who_hold_a_shard_die(cluster: Cluster) -> None:
     """A third member restores it. Until then the last durable snapshot answers those who take what there is."""
     async with running(cluster, LEASE_S) as system:

@@ -87,7 +87,8 @@ def test_more_replicas_than_there_are_brokers(system: System) -> None:
 def test_the_schema_is_made_once(system: System) -> None:
     keyspace = system.environment["AORIST_KEYSPACE"]
     ran = system.run("schema", "apply")
-    made = [f"made keyspace {keyspace}", f"made table {keyspace}.snapshots", f"made table {keyspace}.checkpoints"]
+    tables = [f"made table {keyspace}.{table}" for table in ("snapshots", "checkpoints", "quarantine")]
+    made = [f"made keyspace {keyspace}", *tables]
     assert (ran.code, ran.out.splitlines()) == (0, made), ran
     ran = system.run("schema", "apply")
     assert (ran.code, ran.out) == (0, f"nothing was missing: keyspace {keyspace} is as it should be\n"), ran

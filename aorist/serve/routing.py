@@ -116,9 +116,9 @@ class Router:
         """
         halted = None
         copies = self._copies(shard)
-        asked = [(worker, _of_a_copy(question)) for worker in copies]
+        asked = [(worker, _asking(question, standby_will_do=True)) for worker in copies]
         if stored and question.key and question.read.on_stale == read_pb2.ON_STALE_RETURN:
-            asked += [(worker, _of_the_store(question)) for worker in copies]
+            asked += [(worker, _asking(question, store_will_do=True)) for worker in copies]
         for worker, about in asked:
             patience_s = STORE_S if about.store_will_do else COPY_S
             with suppress(NoOwnerError, UnreachableError, OverloadedError):
@@ -193,7 +193,9 @@ class Router:
         self, shard: ShardName, request: worker_pb2.WatchRequest
     ) -> AsyncGenerator[worker_pb2.WatchResponse, None]:
         """What the first member says that has one."""
-        asked = worker_pb2.WatchRequest(question=_of_a_copy(request.question), min_interval_ms=request.min_interval_ms)
+        asked = worker_pb2.WatchRequest(
+            question=_asking(request.question, standby_will_do=True), min_interval_ms=request.min_interval_ms
+        )
         asked.question.timeout_ms = int(COPY_S * 1000)
         for worker in self._copies(shard):
             answered, until = False, time.monotonic() + COPY_WATCHED_S
@@ -278,17 +280,12 @@ def _copy_will_do(question: worker_pb2.Question) -> bool:
     return question.read.on_stale != read_pb2.ON_STALE_FAIL
 
 
-def _of_a_copy(question: worker_pb2.Question) -> worker_pb2.Question:
-    asked = worker_pb2.Question()
-    asked.CopyFrom(question)
-    asked.standby_will_do = True
-    return asked
-
-
-def _of_the_store(question: worker_pb2.Question) -> worker_pb2.Question:
-    asked = worker_pb2.Question()
-    asked.CopyFrom(question)
-    asked.store_will_do = True
+def _asking(
+    question: worker_pb2.Question, *, standby_will_do: bool = False, store_will_do: bool = False
+) -> worker_pb2.Question:
+    """The same question, to others than the owner."""
+    asked = worker_pb2.Question(standby_will_do=standby_will_do, store_will_do=store_will_do)
+    asked.MergeFrom(question)
     return asked
 
 

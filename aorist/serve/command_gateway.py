@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from aorist.budget import Budget
 from aorist.declare.commands import Command, Commands
-from aorist.errors import InvalidRequestError, Violation
+from aorist.errors import AoristError, InvalidRequestError, Violation
 from aorist.failpoints import failpoint
 from aorist.ports import EventLog, NewRecord
 from aorist.serve.errors import bad_request
@@ -120,7 +120,7 @@ class CommandStream:
     async def _read(
         self, requests: AsyncIterator[Any], waiting: deque[Batch], room: Budget, arrived: asyncio.Event
     ) -> None:
-        last = -1
+        last, failures = -1, list[AoristError]()
         async for request in requests:
             if request.sequence <= last:
                 wrong = f"is {request.sequence} after {last}: it must grow along a stream"
@@ -133,9 +133,19 @@ class CommandStream:
             records, refused = await self._sort(request)
             size = max(request.ByteSize(), 1) + REFUSAL_BYTES * len(refused)
             await room.take(size)
-            durable = asyncio.ensure_future(self._events.append(self._topic, records))  # taken in this order
+            durable = asyncio.ensure_future(self._append(records, failures))  # taken in this order
             waiting.append(Batch(last, records, size, durable, refused))
             arrived.set()
+
+    async def _append(self, records: Sequence[NewRecord], failures: list[AoristError]) -> Sequence[int]:
+        """One batch. After one that failed none is taken: sent again, that one would come behind it."""
+        if failures:
+            raise failures[0]
+        try:
+            return await self._events.append(self._topic, records)
+        except AoristError as error:
+            failures.append(error)
+            raise
 
     async def _sort(self, request: Any) -> tuple[list[NewRecord], list[tuple[int, list[Violation]]]]:
         records: list[NewRecord] = []

@@ -162,7 +162,7 @@ def console_consumer(address: str, folder: Path, count: int) -> Counted:
         command += ["--formatter-property", f"{name}={setting}"]
     done = subprocess.run(command, capture_output=True, timeout=2 * PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    samples, events = Counter[tuple[str, int]](), dict[int, int]()
+    samples, events, newest = Counter[tuple[str, int]](), dict[int, int](), dict[str, int]()
     output: bytes = done.stdout
     for line in output.splitlines():
         partition, offset, key, value = line.split(b"\t")
@@ -171,6 +171,8 @@ def console_consumer(address: str, folder: Path, count: int) -> Counted:
         number = int(partition.removeprefix(b"Partition:"))
         events[number] = events.get(number, 0) + 1
         assert int(offset.removeprefix(b"Offset:")) == events[number] - 1  # in order, without gaps
+        assert changed.sampled_at_us > newest.get(changed.arm_id, 0), f"{changed.arm_id}: older than the one before"
+        newest[changed.arm_id] = changed.sampled_at_us
         samples[changed.arm_id, changed.sampled_at_us] += 1
     return Counted(samples, events)
 
@@ -186,7 +188,7 @@ async def test_replay_has_sent_everything_and_says_so(replayed: Replayed) -> Non
 
 
 async def test_kafkas_own_consumer_counts_every_row_once(replayed: Replayed, tmp_path: Path) -> None:
-    """Distinct (arm, sample time), and no event beyond them: gateways were not touched."""
+    """Distinct (arm, sample time), each arm's in order, and no event beyond them: gateways were not touched."""
     address = replayed.cluster.servers.kafka.address
     told = {token["partition"]: token["offset"] + 1 for token in replayed.tokens}
     counted = await asyncio.to_thread(console_consumer, address, tmp_path, sum(told.values()))

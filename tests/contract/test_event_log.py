@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -127,6 +128,17 @@ async def test_appends_are_taken_in_the_order_in_which_they_began(logs: LogHarne
     logs.log.create(TopicSpec(topic, 1, retention_ms=RETENTION_MS))
     sizes = [900_000 if turn % 7 == 3 else 10 for turn in range(200)]  # also while the large ones wait for room
     appends = [logs.log.append(topic, [NewRecord(0, b"k", b"x" * size)]) for size in sizes]
+    offsets = [offset for (offset,) in await asyncio.gather(*appends)]
+    assert offsets == sorted(set(offsets))
+
+
+async def test_none_overtakes_those_that_wait_for_the_first_to_be_taken(logs: LogHarness, topic: str) -> None:
+    """One begins in each turn of the loop: also in those in which what all waited for is there, and none of them has run yet."""
+    logs.log.create(TopicSpec(topic, 1, retention_ms=RETENTION_MS))
+    appends: list[asyncio.Task[Sequence[int]]] = []
+    while not appends or not appends[0].done():
+        appends.append(asyncio.create_task(logs.log.append(topic, [NewRecord(0, b"k", b"v")])))
+        await asyncio.sleep(0)
     offsets = [offset for (offset,) in await asyncio.gather(*appends)]
     assert offsets == sorted(set(offsets))
 

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from aorist.adapters.kafka import KafkaEventLog, producer
+from aorist.adapters.kafka import KafkaEventLog
+from aorist.adapters.kafka import log as kafka_log
 from aorist.errors import LogUnavailableError
 from aorist.ports import NewRecord, TopicSpec
 from aorist.position import Partition
@@ -27,7 +28,7 @@ async def test_what_was_given_up_is_written_in_its_place(monkeypatch: pytest.Mon
         return offset
 
     assert await append(b"0") == 0
-    monkeypatch.setattr(producer, "ACKNOWLEDGED_WITHIN_S", 0.5)
+    monkeypatch.setattr(kafka_log, "ACKNOWLEDGED_WITHIN_S", 0.5)
     broker.pause()
     try:
         for value in (b"1", b"2"):
@@ -35,7 +36,7 @@ async def test_what_was_given_up_is_written_in_its_place(monkeypatch: pytest.Mon
                 await append(value)
     finally:
         broker.resume()
-    monkeypatch.setattr(producer, "ACKNOWLEDGED_WITHIN_S", PATIENCE_S)
+    monkeypatch.setattr(kafka_log, "ACKNOWLEDGED_WITHIN_S", PATIENCE_S)
     assert [await append(value) for value in (b"1", b"2", b"3")] == [3, 4, 5]
     reader = log.reader("order")
     reader.assign(Partition(topic.name, 0), 0)

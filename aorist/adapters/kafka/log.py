@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
@@ -13,9 +14,12 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ign
 from aorist.adapters.kafka.client import COMMON, FETCH_BYTES, REQUEST_S, describe, fetching, result, uuid_of
 from aorist.adapters.kafka.producer import Producing
 from aorist.adapters.kafka.reader import KafkaLogReader
-from aorist.errors import LogUnavailableError, PartitionCountError, UnknownTopicError
+from aorist.errors import AoristError, LogUnavailableError, PartitionCountError, UnknownTopicError
 from aorist.ports import Bounds, NewRecord, Topic, TopicSpec
 from aorist.position import Partition
+
+ACKNOWLEDGED_WITHIN_S = 30.0
+"""How long an append waits: for its turn, for room, and for Kafka. What the client has by then may be written yet, in its place."""
 
 AGAIN_S = 0.02
 FIRST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -28,6 +32,11 @@ def topic_config(spec: TopicSpec, replicas: int) -> dict[str, str]:
     if not spec.compacted:
         kept = {"cleanup.policy": "delete", "retention.ms": str(spec.retention_ms)}
     return kept | {"min.insync.replicas": str(max(1, replicas - 1))}
+
+
+class _Failure(NamedTuple):
+    at: float
+    error: AoristError
 
 
 class KafkaEventLog:
@@ -50,7 +59,8 @@ class KafkaEventLog:
         self._admin = AdminClient({**COMMON, "bootstrap.servers": brokers, **self._overrides})
         self._producing: Producing | None = None
         self._known: dict[str, Topic] = {}  # topics that were appended to
-        self._looking: dict[str, asyncio.Task[Topic]] = {}
+        self._unknown: dict[str, _Failure] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._closed = False
 
     def create(self, spec: TopicSpec) -> Topic:
@@ -114,27 +124,42 @@ class KafkaEventLog:
         return offset
 
     async def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[int]:
+        if not records:
+            return []
+        came = time.monotonic()
+        try:
+            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+                async with self._turns[topic]:  # first come, first written, whatever each of them has to wait for
+                    await self._check_known(topic, records, came)
+                    acknowledged = await self._producer().hand_over(topic, records)
+                return await asyncio.shield(acknowledged)
+        except TimeoutError:
+            late = f"not acknowledged within {ACKNOWLEDGED_WITHIN_S:g} s"
+            raise LogUnavailableError(
+                f"appending to {topic}: {late}: whether it is durable is not known, send it again"
+            ) from None
+
+    async def _check_known(self, topic: str, records: Sequence[NewRecord], came: float) -> None:
+        """The client would wait for an unknown topic until its events time out. All who came before a look at it failed, fail with it."""
+        if topic not in self._known:
+            failed = self._unknown.get(topic)
+            if failed is not None and failed.at >= came:
+                raise failed.error
+            try:
+                self._known[topic] = await asyncio.to_thread(self.describe, topic)
+            except AoristError as error:
+                self._unknown[topic] = _Failure(time.monotonic(), error)
+                raise
+        partitions = self._known[topic].partitions
+        if any(record.partition >= partitions for record in records):
+            raise UnknownTopicError(f"topic {topic!r} has {partitions} partitions, from 0", topic=topic)
+
+    def _producer(self) -> Producing:
         if self._closed:
             raise LogUnavailableError("the log is closed")
         if self._producing is None or self._producing.broken:
             self._producing = Producing(self._brokers, self._overrides, asyncio.get_running_loop())
-        if topic not in self._known:
-            await self._meet(topic)
-        partitions = self._known[topic].partitions
-        if any(record.partition >= partitions for record in records):
-            raise UnknownTopicError(f"topic {topic!r} has {partitions} partitions, from 0", topic=topic)
-        return await self._producing.append(topic, records)
-
-    async def _meet(self, topic: str) -> None:
-        """Looks the topic up once for all who ask meanwhile: the producer would wait for an unknown one until its events time out.
-
-        They go on in the order in which they came, or fail together.
-        """
-        looking = self._looking.get(topic)
-        if looking is None:
-            looking = self._looking[topic] = asyncio.create_task(asyncio.to_thread(self.describe, topic))
-            looking.add_done_callback(lambda _: self._looking.pop(topic))
-        self._known[topic] = await asyncio.shield(looking)
+        return self._producing
 
     def reader(self, group: str) -> KafkaLogReader:
         return KafkaLogReader(self._brokers, group, self._fetching | self._overrides, self._admin)

@@ -22,9 +22,6 @@ MAX_IN_FLIGHT_BYTES = 64_000_000
 OVERHEAD_BYTES = 128
 """What a record in flight costs beside key and value."""
 
-ACKNOWLEDGED_WITHIN_S = 30.0
-"""How long an append waits, for room and for Kafka. What was handed to the client by then may be written yet, in its place."""
-
 POLL_S = 0.1
 CLOSE_S = 5.0
 
@@ -96,23 +93,10 @@ class Producing:
         self._thread = threading.Thread(target=self._poll, name="kafka delivery reports", daemon=True)
         self._thread.start()
 
-    async def append(self, topic: str, records: Sequence[NewRecord]) -> Sequence[int]:
-        """As `EventLog.append`."""
-        if not records:
-            return []
+    async def hand_over(self, topic: str, records: Sequence[NewRecord]) -> asyncio.Future[Sequence[int]]:
+        """To the client, when there is room. The future tells their offsets. Whoever stops waiting for it takes nothing back."""
         size = _size(topic, records)
-        try:
-            async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
-                await self._budget.take(size)
-                # Whoever stops waiting does not make room: the reports do.
-                return await asyncio.shield(self._produce(topic, records, size))
-        except TimeoutError:
-            late = f"not acknowledged within {ACKNOWLEDGED_WITHIN_S:g} s"
-            raise LogUnavailableError(
-                f"appending to {topic}: {late}: whether it is durable is not known, send it again"
-            ) from None
-
-    def _produce(self, topic: str, records: Sequence[NewRecord], size: int) -> asyncio.Future[Sequence[int]]:
+        await self._budget.take(size)
         pending = _Pending(self._loop.create_future(), records, size, self._done.append)
         produce, reported = self._producer.produce, pending.reported
         for index, (partition, key, value) in enumerate(records):
@@ -163,6 +147,7 @@ class Producing:
 
 
 def _size(topic: str, records: Sequence[NewRecord]) -> int:
+    """What they count for in flight. Raises RecordTooLargeError."""
     total = 0
     for _, key, value in records:
         size = len(key) + len(value or b"")

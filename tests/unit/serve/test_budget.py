@@ -33,6 +33,22 @@ async def test_what_does_not_fit_waits_for_its_turn() -> None:
     await asyncio.gather(large, small)
 
 
+async def test_none_overtakes_one_whose_turn_has_come() -> None:
+    budget, order = Budget(10), list[str]()
+
+    async def take(name: str) -> None:
+        await budget.take(5)
+        order.append(name)
+
+    await budget.take(10)
+    first = asyncio.create_task(take("first"))
+    await asyncio.sleep(0)
+    budget.give(10)
+    await take("second")  # it begins before the first has run
+    await first
+    assert order == ["first", "second"]
+
+
 async def test_one_larger_than_all_passes_alone() -> None:
     budget = Budget(10)
     await budget.take(1)

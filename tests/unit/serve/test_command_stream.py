@@ -315,3 +315,23 @@ async def test_what_was_not_taken_behind_a_batch_that_failed_is_not_taken_any_mo
         await client.task
     await settle()
     assert [append.cancelled() for _, append in log.appends[1:]] == [True, True]
+
+
+async def test_what_was_read_when_a_batch_failed_is_not_given_to_the_log(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = list[Sequence[NewRecord]]()
+
+    async def refuse_the_first(_: str, records: Sequence[NewRecord]) -> Sequence[int]:
+        taken.append(records)
+        if len(taken) == 1:
+            raise LogUnavailableError("away for a moment")
+        return [0]
+
+    monkeypatch.setattr(log, "append", refuse_the_first)
+    client = Client(log)
+    for number in (1, 2):
+        client._requests.put_nowait(StreamJointPositionsRequest(sequence=number, samples=[sample("a")]))
+    with pytest.raises(LogUnavailableError):
+        await client.task
+    assert len(taken) == 1

@@ -6,19 +6,28 @@ Messages say what happened and what to do next. `aorist.serve.errors` turns them
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
-
-import grpc
+from typing import ClassVar, Literal, NamedTuple
 
 from aorist.position import Partition
 
 DOMAIN = "aorist"
 
+Code = Literal[
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "UNAVAILABLE",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "DATA_LOSS",
+]
+"""A status of gRPC by its name: whatever can go wrong is imported everywhere, gRPC only where calls are made or answered."""
+
 
 class AoristError(Exception):
     """Base of all. `metadata`: facts for programs, beside the sentence for people."""
 
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    code: ClassVar[Code] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
     retry_after_ms: ClassVar[int | None] = None
 
@@ -55,7 +64,7 @@ class Violation(NamedTuple):
 class InvalidRequestError(AoristError):
     """A request breaks rules. Becomes BadRequest with one field violation each."""
 
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    code = "INVALID_ARGUMENT"
     reason = "INVALID"
 
     def __init__(self, violations: list[Violation]) -> None:
@@ -66,14 +75,14 @@ class InvalidRequestError(AoristError):
 class UnknownKeyError(AoristError):
     """No event of this key has ever been folded."""
 
-    code = grpc.StatusCode.NOT_FOUND
+    code = "NOT_FOUND"
     reason = "UNKNOWN_KEY"
 
 
 class UnavailableError(AoristError):
     """Base of what passes by itself: try again after `retry_after_ms`."""
 
-    code = grpc.StatusCode.UNAVAILABLE
+    code: ClassVar[Code] = "UNAVAILABLE"
     reason = "UNAVAILABLE"
     retry_after_ms = 100
 
@@ -144,34 +153,34 @@ class OverloadedError(UnavailableError):
     """A bounded queue is full; nothing of the call was taken."""
 
     reason = "OVERLOADED"
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
 
 
 class UnknownTopicError(AoristError):
     """The log has no such topic."""
 
-    code = grpc.StatusCode.FAILED_PRECONDITION
+    code = "FAILED_PRECONDITION"
     reason = "UNKNOWN_TOPIC"
 
 
 class RecordTooLargeError(AoristError):
     """An event is larger than the log takes. Nothing of its append was taken."""
 
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "RESOURCE_EXHAUSTED"
     reason = "RECORD_TOO_LARGE"
 
 
 class PartitionCountError(AoristError):
     """The topic exists with another number of partitions than declared."""
 
-    code = grpc.StatusCode.FAILED_PRECONDITION
+    code = "FAILED_PRECONDITION"
     reason = "PARTITION_COUNT"
 
 
 class LogTruncatedError(AoristError):
     """The position to go on from is not in the log any more, or not yet: going on would skip events or fold others' events."""
 
-    code = grpc.StatusCode.DATA_LOSS
+    code = "DATA_LOSS"
     reason = "LOG_TRUNCATED"
 
     def __init__(self, message: str, partition: Partition, *, replaced: bool = False) -> None:
@@ -183,7 +192,7 @@ class LogTruncatedError(AoristError):
 class UnfoldableError(AoristError):
     """An event in the log is malformed, or its apply function raised. Names topic, partition, offset and function."""
 
-    code = grpc.StatusCode.DATA_LOSS
+    code = "DATA_LOSS"
     reason = "UNFOLDABLE"
 
     def __init__(self, message: str, record: tuple[int, bytes, bytes | None]) -> None:
@@ -199,5 +208,5 @@ class QuarantineFullError(UnfoldableError):
 class NotParkedError(AoristError):
     """No such event is parked."""
 
-    code = grpc.StatusCode.FAILED_PRECONDITION
+    code = "FAILED_PRECONDITION"
     reason = "NOT_PARKED"

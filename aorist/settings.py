@@ -1,15 +1,18 @@
 """What can be set, said once: name, default, what is allowed, and what it means.
 
-Flags, environment variables, `[settings]` of aorist.toml and `aorist config` are derived from the fields of `Settings`.
+Flags, environment variables, `[settings]` of aorist.toml and `aorist config` are derived from the fields of `Settings`. Where that file
+lies is found here too.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from aorist.errors import SettingError
 
@@ -50,6 +53,19 @@ class Setting(NamedTuple):
     @property
     def variable(self) -> str:
         return PREFIX + self.name.upper()
+
+
+def find_root(start: Path) -> Path | None:
+    """The nearest folder at or above `start` with an aorist.toml."""
+    return next((folder for folder in (start, *start.parents) if (folder / FILE).is_file()), None)
+
+
+def read_config(root: Path) -> dict[str, Any]:
+    """aorist.toml as it is. Raises SettingError."""
+    try:
+        return tomllib.loads((root / FILE).read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"{root / FILE}: {error}") from None
 
 
 def _set(

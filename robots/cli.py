@@ -1,30 +1,23 @@
-"""`aorist replay` and `aorist simulate`: recorded and simulated arms, sent to a gateway as robot controllers would."""
+"""`aorist replay` and `aorist simulate`: recorded and simulated arms, sent to a gateway as robot controllers would.
+
+What sends is imported when a command runs: `aorist --help` reads this file, and has no use for gRPC.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import csv
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from robots.console import (
-    Board,
-    InterruptedByUserError,
-    LeftError,
-    Link,
-    UnusableError,
-    link_options,
-    report,
-    run_until_stopped,
-)
-from robots.feeds import paced, simulate_into, starts
-from robots.outcome import Outcome
-from robots.recordings import Anchor, Asked, Recording, RecordingError, Start, open_recording, parse_anchor
-from robots.sender import Sender, SendError
+from robots.layout import Asked, RecordingError
+from robots.link import Link, link_options
 
-__all__ = ["commands", "replay", "simulate", "simulate_into"]
+if TYPE_CHECKING:
+    from robots.recordings import Anchor
+
+__all__ = ["commands", "replay", "simulate"]
 
 
 def _names(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -34,6 +27,8 @@ def _names(_context: click.Context, _option: click.Parameter, value: str | None)
 
 
 def _anchor(_context: click.Context, _option: click.Parameter, value: str) -> Anchor:
+    from robots.recordings import parse_anchor
+
     try:
         return parse_anchor(value)
     except RecordingError as error:
@@ -112,63 +107,10 @@ def replay(
     Exit code 0: everything was acknowledged. 1: something was refused or not acknowledged. 2: a file or an option
     cannot be used. 130: interrupted.
     """
-    if len(arms) not in (0, 1, len(files)):
-        raise UnusableError(f"{len(arms)} --arm for {len(files)} files: give it once for all, or once for each")
+    from robots.sending import replay_files
+
     asked = Asked(delimiter, time_column, time_unit, columns, unit, arm_column)
-    names = arms if len(arms) == len(files) else (arms or (None,)) * len(files)
-    way = Link(**link)  # type: ignore[arg-type]  # click has checked them
-    claimed: dict[str, Recording] = {}
-    try:
-        opened = [
-            open_recording(path, asked, arm=name, skip_bad_rows=skip_bad_rows)
-            for path, name in zip(files, names, strict=True)
-        ]
-        if not way.quiet:
-            for recording in opened:
-                click.echo(f"{recording.path.name}: {recording.layout.describe()}")
-        feeds = [(recording, starts(recording, anchor, speed, claimed)) for recording in opened]
-    except RecordingError as error:
-        raise UnusableError(str(error)) from error
-    _replay(way, feeds, speed, batch)
-
-
-def _replay(way: Link, feeds: Sequence[tuple[Recording, Start]], speed: float, batch: int) -> None:
-    """Sends, reports, and fails with the exit codes of `replay`."""
-    with Board(way) as board:
-        senders = [board.sender(recording.path.name, recording.fraction_read) for recording, _ in feeds]
-
-        async def all_files(stop: asyncio.Event) -> list[BaseException]:
-            async def one(sender: Sender, recording: Recording, start: Start) -> None:
-                try:
-                    await sender.run(paced(recording.samples(start), speed, batch, stop))
-                except (RecordingError, SendError):
-                    stop.set()  # the others end with what they have read so far
-                    raise
-
-            work = (one(sender, *feed) for sender, feed in zip(senders, feeds, strict=True))
-            return [end for end in await asyncio.gather(*work, return_exceptions=True) if end is not None]
-
-        errors, interrupted = run_until_stopped(board, all_files)
-    for recording, _ in feeds:
-        _tell_skipped(recording)
-    left = report([(f.path.name, s.outcome) for (f, _), s in zip(feeds, senders, strict=True)], quiet=way.quiet)
-    for error in errors or ():
-        if isinstance(error, RecordingError):
-            raise UnusableError(str(error)) from error
-        if isinstance(error, SendError):
-            raise LeftError(str(error)) from error
-        raise error
-    if interrupted:
-        raise InterruptedByUserError(f"interrupted; {left:,} of the samples sent are not acknowledged")
-    if left:
-        raise LeftError(f"{left:,} samples were refused")
-
-
-def _tell_skipped(recording: Recording) -> None:
-    for note in recording.skipped_notes:
-        click.echo(f"skipped: {note}", err=True)
-    if recording.skipped_rows:
-        click.echo(f"{recording.path.name}: {recording.skipped_rows:,} rows skipped", err=True)
+    replay_files(Link(**link), files, asked, arms, anchor, speed, batch, skip_bad_rows=skip_bad_rows)  # type: ignore[arg-type]  # click has checked them
 
 
 @click.command()
@@ -193,25 +135,9 @@ def simulate(*, arms: int, rate: float, axes: int, seed: int, duration: float | 
 
     Exit code 0: everything was acknowledged. 1: something was refused or not acknowledged.
     """
-    way = Link(**link)  # type: ignore[arg-type]  # click has checked them
-    error: SendError | None = None
-    with Board(way) as board:
-        sender = board.sender(f"{arms} arms")
+    from robots.sending import simulate_arms
 
-        async def work(stop: asyncio.Event) -> Outcome:
-            return await simulate_into(
-                way.address, arms, rate, duration, seed, axes=axes, stop=stop, sender=lambda _address: sender
-            )
-
-        try:
-            run_until_stopped(board, work)
-        except SendError as failed:
-            error = failed
-    left = report([(f"{arms} arms", sender.outcome)], quiet=way.quiet)
-    if error:
-        raise LeftError(str(error)) from error
-    if left:
-        raise LeftError(f"{left:,} samples were refused or not acknowledged")
+    simulate_arms(Link(**link), arms, rate, duration, seed, axes)  # type: ignore[arg-type]  # click has checked them
 
 
 commands = [replay, simulate]

@@ -1,4 +1,4 @@
-"""What the commands of this folder share: options of the link, progress on the terminal, Ctrl-C, the closing report."""
+"""What the commands of this folder share: progress on the terminal, Ctrl-C, the closing report."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Self, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from robots.link import Link
 from robots.outcome import Outcome
 from robots.sender import Sender
 
@@ -36,63 +36,6 @@ class InterruptedByUserError(click.ClickException):
     """Ctrl-C or SIGTERM came before the end."""
 
     exit_code = 130  # as shells say it
-
-
-def link_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options for how to send; the values make a `Link`."""
-    some = click.FloatRange(min=0, min_open=True)
-    options = (
-        click.option(
-            "--address",
-            envvar="AORIST_ADDRESS",
-            default="127.0.0.1:7100",
-            show_default=True,
-            show_envvar=True,
-            metavar="HOST:PORT",
-            help="The gateway.",
-        ),
-        click.option(
-            "--in-flight",
-            type=click.IntRange(1, 10_000),
-            default=16,
-            show_default=True,
-            metavar="N",
-            help="Batches sent ahead of their acknowledgement, at most.",
-        ),
-        click.option(
-            "--ack-timeout",
-            "ack_timeout_s",
-            type=some,
-            default=30,
-            show_default=True,
-            metavar="S",
-            help="Connect again when no acknowledgement comes for so long.",
-        ),
-        click.option(
-            "--give-up-after",
-            "give_up_after_s",
-            type=click.FloatRange(min=0),
-            default=60,
-            show_default=True,
-            metavar="S",
-            help="Stop trying when nothing could be sent for so long.",
-        ),
-        click.option("--quiet", is_flag=True, help="Print nothing but errors."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """How to send, and how much to tell."""
-
-    address: str
-    in_flight: int
-    ack_timeout_s: float
-    give_up_after_s: float
-    quiet: bool
 
 
 class Board:

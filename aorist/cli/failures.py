@@ -5,9 +5,7 @@ from __future__ import annotations
 import traceback
 
 import click
-import grpc
 
-from aorist.cli.client import explained
 from aorist.errors import AoristError
 
 
@@ -27,7 +25,11 @@ def sentence(error: BaseException) -> str:
     """What went wrong, on one line."""
     if isinstance(error, AoristError):
         return str(error)
+    import grpc  # whoever has made no call, such as `aorist --help`, has not imported it
+
     if isinstance(error, grpc.RpcError):
+        from aorist.cli.client import explained
+
         return explained(error, "the gateway")
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(sentence(one) for one in _leaves(error)))

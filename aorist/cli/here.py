@@ -8,14 +8,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from aorist.declare import Project, find_root, load_project
-from aorist.declare.project import FILE, read_config
 from aorist.errors import SettingError
-from aorist.settings import SETTINGS, Setting, Settings, Value, check_value, load_settings
+from aorist.settings import (
+    FILE,
+    SETTINGS,
+    Setting,
+    Settings,
+    Value,
+    check_value,
+    find_root,
+    load_settings,
+    read_config,
+)
+
+if TYPE_CHECKING:
+    from aorist.declare import Project
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -41,6 +52,10 @@ class Here:
         """Raises SettingError outside a project, MisdeclaredError when a file of it is wrong."""
         if self.root is None:
             raise SettingError(f"no {FILE} in {Path.cwd()} or above: run this inside a project")
+        from aorist.declare import (
+            load_project,  # a third of a second that `aorist --help` and `aorist status` need not spend
+        )
+
         return load_project(self.root)
 
     def cli(self, name: str) -> object:

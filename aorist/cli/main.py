@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 
 import click
@@ -12,12 +11,28 @@ from aorist.cli.failures import Failed, sentence
 from aorist.cli.here import Here
 from aorist.cli.plugins import plugged_in
 
-SERVING = ("dev", "command-gateway", "query-gateway", "materializer")
-PREPARING = ("topics", "schema")
-CHECKING = ("check-fold",)
-ASKING = ("get", "watch", "status", "quarantine", "log", "config")
-COMMANDS = MappingProxyType({name: name.replace("-", "_") for name in (*SERVING, *PREPARING, *CHECKING, *ASKING)})
-"""Name -> module in `aorist.cli`, and command in that module; imported when it is needed."""
+COMMANDS = MappingProxyType(
+    {
+        "dev": "Serves this project: all roles in one process, on one file.",
+        "command-gateway": "Takes commands, and answers each once what it causes is durable in Kafka.",
+        "query-gateway": "Answers queries: asks the materializers that own the keys.",
+        "materializer": "Folds VIEWs, or all of the project, and answers for its share of them.",
+        "topics": "Makes the project's topics in Kafka, and compares them.",
+        "schema": "Keeps the keyspace and tables of snapshots and time series.",
+        "check-fold": "Looks for events that leave a view in another state when they come again.",
+        "get": "Asks VIEW for one KEY and says how fresh the answer is.",
+        "watch": "Shows VIEW as a live table: the KEYs given, or all.",
+        "status": "Shows every shard: its owner, epoch, lag and checkpoint; and why a process that folds...",
+        "quarantine": "Keys whose events could not be folded: the first such event and all later ones of the...",
+        "log": "Shows the events of TOPIC, each with its position.",
+        "config": "Shows every setting: its value, where that came from, what it means.",
+    }
+)
+"""Name -> how its help begins: `aorist --help` tells that without importing the module of `aorist.cli` that is named so."""
+
+
+SHORT = 90
+"""Characters of a line of it."""
 
 
 class Aorist(click.Group):
@@ -28,21 +43,18 @@ class Aorist(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            module = importlib.import_module(f"aorist.cli.{COMMANDS[name]}")
-            command: click.Command = getattr(module, COMMANDS[name])
+            word = name.replace("-", "_")
+            command: click.Command = getattr(importlib.import_module(f"aorist.cli.{word}"), word)
             return command
         return plugged_in(ctx.ensure_object(Here)).get(name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        plugged = plugged_in(ctx.ensure_object(Here))
-        for title, names in (("Commands", list(COMMANDS)), ("Commands of this project", sorted(plugged))):
-            found = [(name, self.get_command(ctx, name)) for name in names]
-            shown = [
-                (name, command.get_short_help_str(90)) for name, command in found if command and not command.hidden
-            ]
-            if shown:
+        plugged = sorted(plugged_in(ctx.ensure_object(Here)).items())
+        shown = [(name, command.get_short_help_str(SHORT)) for name, command in plugged if not command.hidden]
+        for title, rows in (("Commands", list(COMMANDS.items())), ("Commands of this project", shown)):
+            if rows:
                 with formatter.section(title):
-                    formatter.write_dl(shown)
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -59,6 +71,8 @@ class Aorist(click.Group):
 
 def _show_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:  # noqa: FBT001
     if asked:
+        from importlib.metadata import PackageNotFoundError, version  # reads mail headers: 30 ms
+
         try:
             click.echo(f"aorist {version('aorist')}")
         except PackageNotFoundError:

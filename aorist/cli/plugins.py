@@ -11,8 +11,8 @@ import click
 
 from aorist.cli.failures import say, sentence
 from aorist.cli.here import Here
-from aorist.declare.project import FILE
 from aorist.errors import AoristError, SettingError
+from aorist.settings import FILE
 
 
 @cache

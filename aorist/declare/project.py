@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,8 @@ from aorist.declare.queries import Queries
 from aorist.declare.view import View
 from aorist.errors import MisdeclaredError, SettingError
 from aorist.ports import SeriesSpec, TopicSpec
+from aorist.settings import FILE, read_config
 
-FILE = "aorist.toml"
 ROLES: dict[str, type] = {"command_gateway": Commands, "materializers": View, "query_gateway": Queries}
 LATER: dict[str, type] = {"write_models": str, "republishers": str}
 CLI: dict[str, type] = {"plugins": list, "demo": str}
@@ -43,19 +42,6 @@ class Project:
     def series(self) -> list[SeriesSpec]:
         """Windows of every length that a view keeps."""
         return [spec for view in self.views.values() for spec in view.series_specs()]
-
-
-def find_root(start: Path) -> Path | None:
-    """The nearest folder at or above `start` with an aorist.toml."""
-    return next((folder for folder in (start, *start.parents) if (folder / FILE).is_file()), None)
-
-
-def read_config(root: Path) -> dict[str, Any]:
-    """aorist.toml as it is. Raises SettingError."""
-    try:
-        return tomllib.loads((root / FILE).read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"{root / FILE}: {error}") from None
 
 
 def load_project(root: Path) -> Project:

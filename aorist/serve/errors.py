@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from aorist.errors import DOMAIN, AoristError, InvalidRequestError, UnavailableError, Violation
@@ -29,7 +29,7 @@ def status_of(error: AoristError) -> status_pb2.Status:
     """Code, sentence, ErrorInfo(reason, domain, metadata); BadRequest and RetryInfo where they apply."""
     text = str(error)
     status = status_pb2.Status(
-        code=error.code.value[0], message=text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}..."
+        code=code_pb2.Code.Value(error.code), message=text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}..."
     )
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=getattr(error, "metadata", {}))

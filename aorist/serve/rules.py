@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.descriptor import FieldDescriptor as Kind
 from google.protobuf.message import Message
-from protovalidate import Validator
 
 from aorist.declare.descriptors import Descriptor, FieldDescriptor
 from aorist.errors import InvalidRequestError, MisdeclaredError, Violation
 from aorist.serve.plain_rules import plainly_kept
 from aorist.v1 import options_pb2
+
+if TYPE_CHECKING:
+    from protovalidate import Validator
 
 Check = Callable[[Any, int], Sequence[Violation]]
 """Of a message, and of the time from which on event times are too late. Violations say where by paths from that message on."""
@@ -23,20 +26,27 @@ Check = Callable[[Any, int], Sequence[Violation]]
 
 YEAR_2000_US = 946_684_800_000_000
 
-_validator = Validator()  # compiles the rules of each type once
+
+@cache
+def _validator() -> Validator:
+    """Compiles the rules of each type once."""
+    from protovalidate import Validator  # noqa: PLC0415  # a sixth of a second of a worker's start, which checks no requests
+
+    return Validator()
 
 
 class Rules:
     """Checks messages of one type, and those within. `max_skew_ms`: how far event times may be ahead of this clock."""
 
     def __init__(self, message: type[Message], max_skew_ms: int) -> None:
+        self._validator = _validator()
         self._checks = _checks_of(message.DESCRIPTOR, max_skew_ms, {})
         self._max_skew_ms = max_skew_ms
         self._plainly_kept = None if self._checks else plainly_kept(message.DESCRIPTOR)
 
     def broken_by(self, message: Message) -> list[Violation]:
         """Every rule that `message` breaks."""
-        broken = [Violation(_path(_where(v)), v.proto.message) for v in _validator.collect_violations(message)]
+        broken = [Violation(_path(_where(v)), v.proto.message) for v in self._validator.collect_violations(message)]
         too_late_us = _too_late_us(self._max_skew_ms)
         for check in self._checks:
             broken.extend(check(message, too_late_us))
@@ -54,13 +64,14 @@ class ItemRules:
     """Checks the items of a batch: all by one call, which costs half of as many calls. What a batch says beside them is not looked at."""
 
     def __init__(self, batch: type[Message], items: str, max_skew_ms: int) -> None:
+        self._validator = _validator()
         self._checks = _checks_of(batch.DESCRIPTOR.fields_by_name[items].message_type, max_skew_ms, {})
         self._name, self._items, self._max_skew_ms = items, attrgetter(items), max_skew_ms
 
     def broken_in(self, batch: Message) -> dict[int, list[Violation]]:
         """Every rule that an item breaks, by its index; paths start within the item."""
         broken: dict[int, list[Violation]] = {}
-        for violation in _validator.collect_violations(batch):
+        for violation in self._validator.collect_violations(batch):
             item, within = _where(violation)[:1], _where(violation)[1:]
             if item and item[0].field_name == self._name and item[0].subscript is not None:
                 index = item[0].subscript.value

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aorist.declare.project import FILE, find_root
+from aorist.settings import FILE, find_root
 from hatch_build import ROOT, protoc
 
 PROJECTS = [ROOT / FILE, *sorted((ROOT / "docs").rglob(FILE))]

@@ -79,12 +79,19 @@ async def _one(
     """The totals of a range, of one key."""
     with shard.lock:
         held = {key: Held(series.windows(shard.entry(key).state), wanted)}
-        header = shard.header(stale=stale, as_copy=copy)
+        header = _header_now(shard, stale=stale, copy=copy)
     asked = getattr(ask, query.shape.range)
     await asyncio.to_thread(_read, series, held, wanted)
     with shard.lock:  # by now the state may be newer than the header says; what is added up is not
         response: Any = query.function(shard.entry(key).state, ask, held[key].total(asked.from_us, asked.upto_us))
     return _finished(response, shard, query, key, header)
+
+
+def _header_now(shard: Shard, *, stale: bool, copy: bool) -> read_pb2.ReadHeader:
+    """Under the lock. The shard's own is for all answers, and changes while the store is read for this one."""
+    header = read_pb2.ReadHeader()
+    header.CopyFrom(shard.header(stale=stale, as_copy=copy))
+    return header
 
 
 def _finished(response: Any, shard: Shard, query: Query, key: bytes, header: read_pb2.ReadHeader) -> bytes:
@@ -116,7 +123,7 @@ async def _windows(
     piece = Piece(window_s, from_us, asked.upto_us)
     with shard.lock:
         held = Held(series.windows(shard.entry(key).state), [piece])
-        header = shard.header(stale=stale, as_copy=copy)
+        header = _header_now(shard, stale=stale, copy=copy)
     rows = await asyncio.to_thread(series.read, window_s, [key], from_us, asked.upto_us, question.limit + 1)
     held.read(window_s, ((row.start_us, row.totals) for row in rows.get(key, ())))
     found = held.windows(window_s)

@@ -22,7 +22,7 @@ from aorist.serve.ranges import _descending
 from aorist.serve.worker import WorkerService
 from aorist.v1 import worker_pb2
 from aorist.v1.position_pb2 import Position
-from aorist.v1.read_pb2 import ON_STALE_RETURN, ReadOptions
+from aorist.v1.read_pb2 import ON_STALE_RETURN, ROLE_OWNER, ReadOptions
 from aorist.v1.series_pb2 import TimeRange
 from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.events_pb2 import JointPositionsChanged
@@ -32,6 +32,7 @@ from fleet.arms.v1.motion_pb2 import (
     GetMotionRequest,
     GetMotionResponse,
     ListMotionWindowsRequest,
+    ListMotionWindowsResponse,
 )
 from materializers.arm_motion import Arm, arm_motion, moved
 
@@ -67,6 +68,10 @@ def arm(speed: float) -> Arm:
 
 
 def service(when_read: Callable[[], object]) -> WorkerService:
+    return served(when_read)[0]
+
+
+def served(when_read: Callable[[], object]) -> tuple[WorkerService, Shard]:
     """Of a worker that owns partition 0 of the motion of ARMS arms, every third at rest."""
     rows = ShardRows("arm_motion", 1, UUID(int=0), 0)
     shard = Shard(arm_motion, Partition("fleet.arms.v1", 0), rows, epoch=1)
@@ -76,7 +81,7 @@ def service(when_read: Callable[[], object]) -> WorkerService:
     shard.folded(Fetched(shard.partition, [], 0, 0, 0), 0, [])
     shards = {shard.name: shard}
     materializer: Any = SimpleNamespace(shards=shards, shard=shards.__getitem__)
-    return WorkerService(materializer, lambda: None)
+    return WorkerService(materializer, lambda: None), shard
 
 
 def question(request: Any, *, over_range: bool = True, **more: Any) -> worker_pb2.Question:
@@ -110,6 +115,21 @@ async def test_memory_answers_what_the_store_does_not_have() -> None:
     (answer,) = await ask(lambda: None, GET)
     response = GetMotionResponse.FromString(answer.response)
     assert (response.arm_id, response.motion.moving_us, answer.epoch) == ("arm-001", 9 * S, 1)
+
+
+@pytest.mark.parametrize("asked", [GET, WINDOWS], ids=["get", "windows"])
+async def test_the_header_is_of_when_the_windows_were_noted(asked: worker_pb2.Question) -> None:
+    """Not of what has been folded, and answered to others, while the store was read."""
+
+    def meanwhile() -> None:
+        shard.next_offset = 5
+        shard.header(stale=True, as_copy=True)
+
+    worker, shard = served(meanwhile)
+    (answer,) = (await worker.ask(worker_pb2.AskRequest(questions=[asked]))).answers
+    parse = GetMotionResponse if asked is GET else ListMotionWindowsResponse
+    header = parse.FromString(answer.response).header
+    assert (header.position.offset, header.role, header.stale) == (NOTHING, ROLE_OWNER, False)
 
 
 @pytest.mark.parametrize("asked", [GET, WINDOWS, COMPARE], ids=["get", "windows", "compare"])

@@ -86,7 +86,8 @@ class Materializer:
         view = self.views.get(name.view)
         if view is None:
             raise NoOwnerError(f"{name.view} is not materialized here")
-        return read_stored(view, Partition(view.schema.topic.name, name.partition), key, self._store, self._events)
+        partition = Partition(view.schema.topic.name, name.partition)
+        return read_stored(view, partition, key, self._store, self._events, self._series)
 
     def open(self, name: ShardName) -> None:
         """Holds a shard, as standby until `own`: restores it, then folds on. Returns at once; the shard says how far it is."""

@@ -6,22 +6,32 @@ import time
 from typing import Any, NamedTuple
 
 from aorist.declare.view import View
+from aorist.engine.series import ShardSeries
 from aorist.errors import RestoringError
-from aorist.ports import EventLog, ShardRows, SnapshotStore
+from aorist.ports import EventLog, SeriesStore, ShardRows, SnapshotStore
 from aorist.position import Partition
 from aorist.v1 import read_pb2
 
 
 class Stored(NamedTuple):
-    """A state, and how fresh it is."""
+    """A state, and how fresh it is. `series`: where the windows of time are that have left it, for a view that keeps some."""
 
     state: Any
     header: read_pb2.ReadHeader
+    series: ShardSeries | None = None
 
 
-def read_stored(view: View[Any], partition: Partition, key: bytes, store: SnapshotStore, events: EventLog) -> Stored:
+def read_stored(
+    view: View[Any],
+    partition: Partition,
+    key: bytes,
+    store: SnapshotStore,
+    events: EventLog,
+    windows: SeriesStore | None = None,
+) -> Stored:
     """Blocks. The checkpoint is read before the row: every event below it is in rows, and the row can only be newer.
 
+    `windows`: the store of time series; what is read of it afterwards can only be more than had left the row.
     Raises RestoringError where there is no row (that a key is not known is for an owner to say), StoreUnavailableError,
     LogUnavailableError, UnknownTopicError.
     """
@@ -38,4 +48,5 @@ def read_stored(view: View[Any], partition: Partition, key: bytes, store: Snapsh
     if checkpoint is not None:
         header.lag_ms = max(0, time.time_ns() // 1_000_000 - checkpoint.time_us // 1000)
     header.position.topic, header.position.partition, header.position.offset = *partition, offset
-    return Stored(view.codec.decode(row.state), header)
+    series = ShardSeries(view, topic.id, windows) if view.series is not None and windows is not None else None
+    return Stored(view.codec.decode(row.state), header, series)

@@ -6,17 +6,20 @@ import asyncio
 import base64
 import heapq
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
 from aorist.declare.ranges import Held, Piece, pieces
 from aorist.declare.series import SECOND_US
-from aorist.declare.view import Query
+from aorist.declare.view import Query, View
 from aorist.engine.series import ShardSeries
 from aorist.engine.shard import Shard
+from aorist.engine.stored import Stored
 from aorist.errors import InvalidRequestError, Violation
 from aorist.ports import LATEST_US
 from aorist.v1 import read_pb2, worker_pb2
@@ -31,27 +34,60 @@ TOKEN = b"w"
 """What a token begins with: the start of the first window of the next page follows."""
 
 
+class _Whose(NamedTuple):
+    """The key that is asked about. `state`, `header`: as they are now, under `lock`."""
+
+    view: View[Any]
+    key: bytes
+    series: ShardSeries
+    lock: AbstractContextManager[object]
+    state: Callable[[], Any]
+    header: Callable[[], read_pb2.ReadHeader]
+
+
 async def answer_over_range(
     answer: worker_pb2.Answer, shard: Shard, query: Query, ask: Message, question: worker_pb2.Question, *, stale: bool
 ) -> None:
     """Fills in `answer`. Raises InvalidRequestError, UnknownKeyError, StoreUnavailableError."""
-    series = shard.series
+    series, key, copy = shard.series, question.key, question.standby_will_do
     assert series is not None  # checked at import
-    asked = getattr(ask, query.shape.range)
-    _check(asked, query.shape.range)
-    if query.shape.kind == "windows":
-        answer.response = await _windows(shard, series, query, ask, question, stale=stale)
+    if query.shape.kind == "list":
+        answer.page.CopyFrom(await _page(shard, series, query, ask, question, stale=stale))
         return
+    header = partial(shard.header, stale=stale, as_copy=copy)
+    whose = _Whose(shard.view, key, series, shard.lock, lambda: shard.entry(key).state, header)
+    answer.response = await _about_key(whose, query, ask, question)
+
+
+async def answer_over_range_from_store(
+    stored: Stored, view: View[Any], query: Query, ask: Message, question: worker_pb2.Question
+) -> bytes:
+    """About one key, from its last snapshot: all windows that are not in it any more had rows before it was written.
+
+    Raises InvalidRequestError, StoreUnavailableError.
+    """
+    assert stored.series is not None  # checked at import
+    whose = _Whose(view, question.key, stored.series, nullcontext(), lambda: stored.state, lambda: stored.header)
+    return await _about_key(whose, query, ask, question)
+
+
+async def _about_key(whose: _Whose, query: Query, ask: Message, question: worker_pb2.Question) -> bytes:
+    answering = _windows if query.shape.kind == "windows" else _one
+    response, header = await answering(whose, query, ask, question)
+    query.shape.fill_in_key(response, whose.view.schema.key, whose.key)
+    getattr(response, query.shape.header).CopyFrom(header)
+    data: bytes = response.SerializeToString()
+    return data
+
+
+def _wanted(series: ShardSeries, asked: Any, field: str) -> list[Piece]:
+    """The windows that totals of a range are made of."""
+    _check(asked, field)
     wanted = pieces(series.declared, asked.from_us, asked.upto_us)
     if (count := (wanted[0].upto_us - wanted[0].from_us) // SECOND_US // wanted[0].window_s) > MOST_WINDOWS:
         longest_s = wanted[0].window_s
-        _refuse(query.shape.range, f"takes {count} windows of {longest_s} s, at most {MOST_WINDOWS} are added up")
-    if query.shape.kind == "list":
-        answer.page.CopyFrom(await _page(shard, series, query, ask, question, wanted, stale=stale))
-    else:
-        answer.response = await _one(
-            shard, series, query, ask, question.key, wanted, stale=stale, copy=question.standby_will_do
-        )
+        _refuse(field, f"takes {count} windows of {longest_s} s, at most {MOST_WINDOWS} are added up")
+    return wanted
 
 
 def _check(asked: Any, field: str) -> None:
@@ -65,40 +101,23 @@ def _refuse(field: str, problem: str) -> None:
     raise InvalidRequestError([Violation(field, problem)])
 
 
-async def _one(
-    shard: Shard,
-    series: ShardSeries,
-    query: Query,
-    ask: Any,
-    key: bytes,
-    wanted: Sequence[Piece],
-    *,
-    stale: bool,
-    copy: bool,
-) -> bytes:
-    """The totals of a range, of one key."""
-    with shard.lock:
-        held = {key: Held(series.windows(shard.entry(key).state), wanted)}
-        header = _header_now(shard, stale=stale, copy=copy)
+async def _one(whose: _Whose, query: Query, ask: Any, _: worker_pb2.Question) -> tuple[Any, read_pb2.ReadHeader]:
+    """The totals of a range."""
     asked = getattr(ask, query.shape.range)
-    await asyncio.to_thread(_read, series, held, wanted)
-    with shard.lock:  # by now the state may be newer than the header says; what is added up is not
-        response: Any = query.function(shard.entry(key).state, ask, held[key].total(asked.from_us, asked.upto_us))
-    return _finished(response, shard, query, key, header)
+    wanted = _wanted(whose.series, asked, query.shape.range)
+    noted, header = _noted(whose, wanted)
+    await asyncio.to_thread(_read, whose.series, {whose.key: noted}, wanted)
+    with whose.lock:  # by now the state may be newer than the header says; what is added up is not
+        return query.function(whose.state(), ask, noted.total(asked.from_us, asked.upto_us)), header
 
 
-def _header_now(shard: Shard, *, stale: bool, copy: bool) -> read_pb2.ReadHeader:
-    """Under the lock. The shard's own is for all answers, and changes while the store is read for this one."""
+def _noted(whose: _Whose, wanted: Sequence[Piece]) -> tuple[Held[Any], read_pb2.ReadHeader]:
+    """The windows in memory, and the header to go with them: a copy, as a shard has one for all answers."""
     header = read_pb2.ReadHeader()
-    header.CopyFrom(shard.header(stale=stale, as_copy=copy))
-    return header
-
-
-def _finished(response: Any, shard: Shard, query: Query, key: bytes, header: read_pb2.ReadHeader) -> bytes:
-    query.shape.fill_in_key(response, shard.view.schema.key, key)
-    getattr(response, query.shape.header).CopyFrom(header)
-    data: bytes = response.SerializeToString()
-    return data
+    with whose.lock:
+        noted = Held(whose.series.windows(whose.state()), wanted)
+        header.CopyFrom(whose.header())
+    return noted, header
 
 
 def _read(series: ShardSeries, held: dict[bytes, Held[Any]], wanted: Sequence[Piece]) -> None:
@@ -111,30 +130,27 @@ def _read(series: ShardSeries, held: dict[bytes, Held[Any]], wanted: Sequence[Pi
 
 
 async def _windows(
-    shard: Shard, series: ShardSeries, query: Query, ask: Any, question: worker_pb2.Question, *, stale: bool
-) -> bytes:
-    """One page of the windows of one key."""
-    asked, window_s, key = getattr(ask, query.shape.range), ask.window_s, question.key
+    whose: _Whose, query: Query, ask: Any, question: worker_pb2.Question
+) -> tuple[Any, read_pb2.ReadHeader]:
+    """One page of the windows."""
+    asked, window_s, series = getattr(ask, query.shape.range), ask.window_s, whose.series
+    _check(asked, query.shape.range)
     known = [length.window_s for length in series.declared.lengths]
     if window_s not in known:
         _refuse("window_s", f"is {window_s}: there are windows of {', '.join(map(str, known))} s")
-    copy = question.standby_will_do
     from_us = max(asked.from_us, _decode_token(ask.page_token))
-    piece = Piece(window_s, from_us, asked.upto_us)
-    with shard.lock:
-        held = Held(series.windows(shard.entry(key).state), [piece])
-        header = _header_now(shard, stale=stale, copy=copy)
-    rows = await asyncio.to_thread(series.read, window_s, [key], from_us, asked.upto_us, question.limit + 1)
-    held.read(window_s, ((row.start_us, row.totals) for row in rows.get(key, ())))
-    found = held.windows(window_s)
+    noted, header = _noted(whose, [Piece(window_s, from_us, asked.upto_us)])
+    rows = await asyncio.to_thread(series.read, window_s, [whose.key], from_us, asked.upto_us, question.limit + 1)
+    noted.read(window_s, ((row.start_us, row.totals) for row in rows.get(whose.key, ())))
+    found = noted.windows(window_s)
     response: Any = query.shape.response()
-    with shard.lock:
-        state = shard.entry(key).state
+    with whose.lock:
+        state = whose.state()
         for window in found[: question.limit]:
             getattr(response, query.shape.items).append(query.function(state, ask, window))
     if len(found) > question.limit:
         response.next_page_token = _encode_token(found[question.limit].start_us)
-    return _finished(response, shard, query, key, header)
+    return response, header
 
 
 def _encode_token(start_us: int) -> str:
@@ -162,12 +178,12 @@ async def _page(
     query: Query,
     ask: Any,
     question: worker_pb2.Question,
-    wanted: Sequence[Piece],
     *,
     stale: bool,
 ) -> worker_pb2.Page:
     """The first `limit` keys of those whose place is beyond `after_key`. Every key is looked at for it."""
     asked = getattr(ask, query.shape.range)
+    wanted = _wanted(series, asked, query.shape.range)
     with shard.lock:
         page = worker_pb2.Page(header=shard.header(stale=stale, as_copy=question.standby_will_do))
     entries: list[tuple[bytes, bytes]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -24,7 +25,7 @@ from aorist.errors import (
 )
 from aorist.position import NOTHING, ShardName
 from aorist.serve.errors import status_of
-from aorist.serve.ranges import answer_over_range
+from aorist.serve.ranges import answer_over_range, answer_over_range_from_store
 from aorist.serve.readiness import Problem
 from aorist.serve.transport import BugError, Listener
 from aorist.v1 import read_pb2, status_pb2, worker_pb2
@@ -125,24 +126,33 @@ class WorkerService:
         self._check_role(shard, question)
         answer.epoch = shard.epoch
         try:
-            async with self._reading, asyncio.timeout(STORE_S):
+            async with self._reading_range(shard.name):
                 await answer_over_range(answer, shard, query, ask, question, stale=stale)
         except UnknownKeyError as error:  # is an answer, as above
             if stale:
                 raise StaleError(f"{error}, which is not as fresh as asked for") from None
             answer.error.CopyFrom(status_of(error))
-        except TimeoutError:
-            raise StoreUnavailableError(f"{shard.name}: {STORE_S:.0f} s were not enough to read the range") from None
         self._check_role(shard, question)
 
     async def _answer_from_store(self, question: worker_pb2.Question, answer: worker_pb2.Answer) -> None:
         name = ShardName(question.view, question.partition)
-        if question.over_range:
-            raise NoOwnerError(f"{name} answers over ranges from memory and the store of series together")
         stored = await asyncio.to_thread(self._materializer.stored, name, question.key)
         view = self._materializer.views[name.view]
         query, ask = _query(view, question)
+        if question.over_range:
+            async with self._reading_range(name):
+                answer.response = await answer_over_range_from_store(stored, view, query, ask, question)
+            return
         answer.response = _completed(query.function(stored.state, ask), query, view, question.key, stored.header)
+
+    @asynccontextmanager
+    async def _reading_range(self, name: ShardName) -> AsyncIterator[None]:
+        """Around what reads the store of time series. Raises StoreUnavailableError when that takes too long."""
+        try:
+            async with self._reading, asyncio.timeout(STORE_S):
+                yield
+        except TimeoutError:
+            raise StoreUnavailableError(f"{name}: {STORE_S:.0f} s were not enough to read the range") from None
 
     def _answer(self, question: worker_pb2.Question, answer: worker_pb2.Answer, *, stale: bool) -> None:
         """Fills in `answer`."""

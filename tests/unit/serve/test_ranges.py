@@ -158,11 +158,6 @@ async def test_a_handler_that_raises_is_a_bug_that_is_told(monkeypatch: pytest.M
     assert reason_of(answer.error) == "BUG"
 
 
-async def test_the_last_snapshot_alone_answers_no_ranges() -> None:
-    (answer,) = await ask(lambda: None, question(GetMotionRequest(arm_id="arm-001"), store_will_do=True))
-    assert reason_of(answer.error) == "NO_OWNER"
-
-
 async def test_staler_than_asked_for_a_known_key_is_answered_and_an_unknown_one_not_denied() -> None:
     position = Position(topic="fleet.arms.v1", partition=0, offset=99)
     read = ReadOptions(at_least=[position], on_stale=ON_STALE_RETURN)

@@ -17,8 +17,9 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -37,7 +38,7 @@ from aorist.serve.quarantine import relay_quarantine, serve_quarantine
 from aorist.serve.query_gateway import Limits, serve_queries, serve_status
 from aorist.serve.readiness import Readiness, WorkerLook
 from aorist.serve.routing import Router
-from aorist.serve.running import Watched, as_declared, stay_as_declared
+from aorist.serve.running import GatewayLook, LogLook, RoutesLook, Watched, as_declared, stay_ready
 from aorist.serve.transport import Listener
 from aorist.serve.worker import serve_worker
 from aorist.settings import Settings
@@ -116,14 +117,8 @@ async def serve_command_gateway(project: Project, settings: Settings, on_ready: 
         _add_commands(listener, project, settings, events)
         stack.enter_context(_metrics(settings, [of_listener(listener)]))
         topics = [commands.schema.topic for commands in project.commands]
-        watched = Watched(stop)
-
-        async def declared() -> None:
-            await as_declared(events, topics)
-            staying = watched.run(stay_as_declared(events, topics, listener))
-            stack.callback(staying.cancel)
-
-        await _serve(stack, listener, settings, on_ready, watched, declared)
+        gateway = _Gateway(listener, partial(as_declared, events, topics), LogLook(events, topics))
+        await _serve(stack, gateway, settings, on_ready, Watched(stop))
 
 
 async def serve_query_gateway(project: Project, settings: Settings, on_ready: OnReady, stop: asyncio.Event) -> None:
@@ -135,7 +130,8 @@ async def serve_query_gateway(project: Project, settings: Settings, on_ready: On
         watched, listener = Watched(stop), _listener(settings)
         router = await stack.enter_async_context(_queries(listener, project, settings, registry, watched))
         stack.enter_context(_metrics(settings, [of_listener(listener), of_router(router, _partitions(project))]))
-        await _serve(stack, listener, settings, on_ready, watched, router.informed)
+        gateway = _Gateway(listener, router.informed, RoutesLook(registry, router))
+        await _serve(stack, gateway, settings, on_ready, watched)
 
 
 async def serve_materializer(
@@ -346,19 +342,25 @@ async def _queries(
         await router.close()
 
 
+class _Gateway(NamedTuple):
+    """`prepare`: until it is done, health says that it does not serve; what is called anyway fails in its own way. `look`: afterwards."""
+
+    listener: Listener
+    prepare: Callable[[], Coroutine[Any, Any, None]]
+    look: GatewayLook
+
+
 async def _serve(
-    stack: AsyncExitStack,
-    listener: Listener,
-    settings: Settings,
-    on_ready: OnReady,
-    watched: Watched,
-    prepare: Callable[[], Coroutine[Any, Any, None]],
+    stack: AsyncExitStack, gateway: _Gateway, settings: Settings, on_ready: OnReady, watched: Watched
 ) -> None:
-    """A gateway, until stopped. Until `prepare` is done it says that it does not serve; what is called anyway fails in its own way."""
+    """A gateway, until stopped."""
+    listener = gateway.listener
     address = await listener.start()
     stack.push_async_callback(listener.stop, settings.drain_s)
-    if await watched.unless_stopped(prepare()):
+    if await watched.unless_stopped(gateway.prepare()):
         await listener.set_serving(serving=True)
+        staying = watched.run(stay_ready(gateway.look, listener))
+        stack.callback(staying.cancel)
         on_ready(address)
         await watched.until_stopped()
         log.info("stopping: draining")

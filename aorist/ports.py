@@ -17,6 +17,9 @@ from aorist.position import Partition, ShardName
 MAX_RECORD_BYTES = 1_000_000
 """Of one event, key and value together: what a Kafka broker takes by default, less its framing."""
 
+TOMBSTONES_KEPT_MS = 86_400_000
+"""How long a tombstone can still be read once a compacted topic could do without it: Kafka's delete.retention.ms, as it comes."""
+
 # --- the log -------------------------------------------------------------------------------------------------------------
 
 
@@ -357,6 +360,10 @@ class OwnershipRegistry(Protocol):
 
     def watch(self) -> AsyncIterator[Ownership]:
         """The registry now, then after every change; changes may be conflated, the last is never missed."""
+        ...
+
+    def problem(self) -> str:
+        """Why what watches have shown last may be old: the registry is not heard. Empty: it is. Does not block."""
         ...
 
     async def close(self) -> None: ...

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
 
-from aorist.errors import PartitionCountError, UnavailableError, UnknownTopicError
-from aorist.ports import EventLog, Topic, TopicSpec
+from aorist.errors import AoristError, PartitionCountError, UnavailableError, UnknownTopicError
+from aorist.ports import EventLog, OwnershipRegistry, Topic, TopicSpec
+from aorist.serve.routing import Router
 from aorist.serve.transport import Listener
 
-TOPICS_S = 2.0
-"""How often a gateway looks whether the topics are as declared."""
+LOOK_S = 2.0
+"""How often a gateway looks whether it should be sent anything."""
 
 AGAIN_S = (0.1, 2.0)
 """First and longest rest between looks at a log that is away, or lacks a topic."""
@@ -73,30 +74,68 @@ async def as_declared(events: EventLog, topics: Sequence[TopicSpec]) -> None:
         _check_partitions(spec, found)
 
 
-async def stay_as_declared(events: EventLog, topics: Sequence[TopicSpec], listener: Listener) -> None:
-    """Looks again and again whether the log still has them, until cancelled; health is NOT_SERVING while it has not.
+GatewayLook = Callable[[], Awaitable[str]]
+"""Why a gateway should be sent nothing now; empty: it should."""
 
-    A log that is away says nothing about that. Commands are taken all the while: what they cause is published or not, and they say which.
+
+async def stay_ready(look: GatewayLook, listener: Listener) -> None:
+    """Of a gateway that was ready once: looks again and again, until cancelled; health is NOT_SERVING while there is a problem.
+
+    Calls are answered all the while, each in its own way.
     """
     problem = ""
     while True:
-        await asyncio.sleep(TOPICS_S)
-        before = problem
-        try:
-            for spec in topics:
-                _check_partitions(spec, await asyncio.to_thread(events.describe, spec.name))
-            problem = ""
-        except (UnknownTopicError, PartitionCountError) as error:
-            problem = str(error)
-        except UnavailableError as error:
-            log.debug("the topics were not looked at", problem=str(error))
-            continue
+        await asyncio.sleep(LOOK_S)
+        before, problem = problem, await look()
         if problem != before:
             await listener.set_serving(serving=not problem)
-            if problem:
-                log.error("not ready any more: the topics are not as declared", problem=problem)
-            else:
-                log.info("ready: the topics are as declared again")
+            if not problem:
+                log.info("ready again")
+            elif not before:
+                log.error("not ready any more", problem=problem)
+
+
+class LogLook:
+    """Of a command gateway: the log answers, and has the topics as they are declared.
+
+    One look without an answer is none: brokers are restarted one after another.
+    """
+
+    def __init__(self, events: EventLog, topics: Sequence[TopicSpec]) -> None:
+        self._events, self._topics = events, topics
+        self._said, self._unanswered = "", 0
+
+    async def __call__(self) -> str:
+        try:
+            for spec in self._topics:
+                _check_partitions(spec, await asyncio.to_thread(self._events.describe, spec.name))
+            self._said, self._unanswered = "", 0
+        except (UnknownTopicError, PartitionCountError) as error:
+            self._said, self._unanswered = f"the topics are not as declared: {error}", 0
+        except UnavailableError as error:
+            self._unanswered += 1
+            if self._unanswered > 1 and not self._said:
+                self._said = f"the log does not answer: {error}"
+        return self._said
+
+
+class RoutesLook:
+    """Of a query gateway: it can read who owns what, or else a worker answers of those that it has read of.
+
+    With routes that are old most questions are answered still; cut off from everything, none is.
+    """
+
+    def __init__(self, registry: OwnershipRegistry, router: Router) -> None:
+        self._registry, self._router = registry, router
+
+    async def __call__(self) -> str:
+        problem = self._registry.problem()
+        if not problem:
+            return ""
+        answers = await self._router.status(LOOK_S)
+        if any(not isinstance(answer, AoristError) for _, _, answer in answers):
+            return ""
+        return f"none of the {len(answers)} workers known answers, and who owns what cannot be read: {problem}"
 
 
 def _check_partitions(spec: TopicSpec, found: Topic) -> None:

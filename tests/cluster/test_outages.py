@@ -165,6 +165,42 @@ async def test_a_worker_without_kafka_is_not_ready(cluster: Cluster) -> None:
     cluster.check_quiet()
 
 
+async def test_a_command_gateway_without_kafka_is_not_ready(cluster: Cluster) -> None:
+    gateway = cluster.gateways()[0]
+    commands = await gateway.ready()
+    await until_health(commands, HealthCheckResponse.SERVING)
+    (broker,) = cluster.servers.kafka.brokers
+    broker.pause()
+    try:
+        await until_health(commands, HealthCheckResponse.NOT_SERVING)
+    finally:
+        broker.resume()
+    await until_health(commands, HealthCheckResponse.SERVING)
+    assert len(gateway.lines("not ready any more")) == len(gateway.lines("ready again")) == 1
+    cluster.check_quiet()
+
+
+async def test_a_query_gateway_without_etcd_is_ready_while_a_worker_answers(cluster: Cluster) -> None:
+    worker, asked = cluster.materializer("finn"), cluster.gateways()[1]
+    await worker.ready()
+    queries = await asked.ready()
+    await until_owned(queries, cluster.partitions, "finn")
+    cluster.servers.etcd.pause()
+    try:
+        await asked.says("ownership stands as last seen: waiting for etcd")
+        await worker.says("membership over")
+        assert [member.member for member in await members(queries)] == ["finn"]
+        assert not asked.lines("not ready any more")
+        worker.kill()
+        await until_health(queries, HealthCheckResponse.NOT_SERVING)
+        assert len(asked.lines("not ready any more")) == 1
+        assert "none of the 1 workers known answers" in asked.output()
+    finally:
+        cluster.servers.etcd.resume()
+    await until_health(queries, HealthCheckResponse.SERVING)
+    cluster.check_quiet()
+
+
 async def test_cassandra(cluster: Cluster) -> None:
     """Nobody notices but those who write snapshots: answers stay fresh."""
     async with running(cluster) as system:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
@@ -17,6 +18,7 @@ from aorist.ports import Claim, Ownership
 from aorist.position import ShardName
 from stack.etcd import Etcd
 from tests.contract.etcd import PATIENCE_S, Proxy, compact, member, until
+from tests.harness import process
 
 SHARD = ShardName("view", 0)
 OTHER = ShardName("view", 1)
@@ -122,6 +124,21 @@ async def test_after_a_kill_of_etcd_watches_go_on_and_members_come_back(etcd: Et
 
     await until(watch, back)
     assert revisions == sorted(set(revisions))
+
+
+async def test_a_registry_says_while_it_is_not_heard(etcd: Etcd, new_registry: NewRegistry) -> None:
+    """What watches have shown may be old then."""
+
+    async def until_problem(text: str) -> None:
+        await process.until(lambda: bool(re.fullmatch(text, registry.problem())), f"problem {text!r}")
+
+    registry = new_registry()
+    await _now(registry)
+    assert registry.problem() == ""
+    etcd.pause()
+    await until_problem(f"etcd at {etcd.address} is away: .*")
+    etcd.resume()
+    await until_problem("")
 
 
 async def test_a_claim_whose_answer_is_lost_is_known_to_be_ours(proxy: Proxy, new_registry: NewRegistry) -> None:

@@ -226,6 +226,7 @@ async def test_all_watchers_see_the_same_end(registries: RegistryHarness) -> Non
 async def test_a_state_once_seen_does_not_change(registries: RegistryHarness) -> None:
     session = await registries.registry.join(_member("a"))
     seen = await _now(registries)
+    assert registries.registry.problem() == ""
     assert await session.claim(SHARD, 0) is not None
     await session.leave()
     assert (set(seen.members), dict(seen.claims)) == ({"a"}, {})

@@ -38,6 +38,11 @@ class Feed:
         self._outage = Outage("ownership stands as last seen: waiting for etcd")
         self._pause_s = PAUSE_S
 
+    @property
+    def problem(self) -> str:
+        """Why `now` may be old; empty: it is not."""
+        return self._outage.problem
+
     async def changed(self, seen: Ownership) -> None:
         """Returns when `now` is another than `seen`, or the feed has ended. Raises what ended it, if that was a fault."""
         while self.now is seen and not self.closed:

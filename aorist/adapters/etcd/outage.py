@@ -16,12 +16,14 @@ class Outage:
 
     def __init__(self, what: str, **facts: object) -> None:
         self._what, self._facts = what, facts
+        self.problem = ""
+        """What etcd said last; empty while it answers."""
         self._since: float | None = None
         self._told = 0.0
 
     def goes_on(self, error: Exception) -> None:
         """To be called at every failed attempt."""
-        now = time.monotonic()
+        now, self.problem = time.monotonic(), str(error)
         if self._since is None:
             self._since = now
         elif now - self._told < AGAIN_S:
@@ -31,6 +33,7 @@ class Outage:
 
     def is_over(self) -> None:
         """To be called at every answer."""
+        self.problem = ""
         if self._since is not None:
             away_s = round(time.monotonic() - self._since, 1)
             log.info("etcd answers again", away_s=away_s, was=self._what, **self._facts)

@@ -64,6 +64,9 @@ class EtcdOwnershipRegistry:
             if self._feed.now is seen:
                 return
 
+    def problem(self) -> str:
+        return self._feed.problem
+
     async def close(self) -> None:
         """Leaves all sessions; watches end after they have shown the last state. Takes a few seconds where etcd is away."""
         if not self._closed:

@@ -46,6 +46,9 @@ class LocalOwnershipRegistry:
             else:
                 await self._changed.wait()
 
+    def problem(self) -> str:
+        return ""
+
     async def close(self) -> None:
         """Ends all sessions; watches end after they have shown the last state."""
         async with self.change:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 
 import structlog
@@ -10,8 +11,21 @@ import structlog
 from aorist.engine.parked import Parked
 from aorist.engine.shard import Entry, Shard
 from aorist.errors import LogTruncatedError, LogUnavailableError
-from aorist.ports import EventLog, LogReader, ParkedEvent, ParkedState, Record, SnapshotStore
+from aorist.ports import (
+    TOMBSTONES_KEPT_MS,
+    Bounds,
+    Checkpoint,
+    EventLog,
+    LogReader,
+    ParkedEvent,
+    ParkedState,
+    Record,
+    SnapshotStore,
+)
 from aorist.position import NOTHING
+
+TOMBSTONES_SEEN_MS = TOMBSTONES_KEPT_MS - 3_600_000
+"""A checkpoint of a compacted topic may be so old: an hour is for clocks that differ, and for reading on from there."""
 
 PAGE = 1_000
 PATIENCE = 30
@@ -29,7 +43,8 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
     Step 1. Read the checkpoint, before any row: rows written meanwhile can only be newer than it.
     Step 2. Read the parked events: those below the checkpoint are in no row, nor will the log give them again.
     Step 3. Read the rows. They may be ahead of the checkpoint; each says how far it is, and events up to there are passed over.
-    Step 4. Make sure that the log still reaches back to the checkpoint, and as far as the rows.
+    Step 4. Make sure that the log still reaches back to the checkpoint, and as far as the rows; a compacted one, that it still has all
+            tombstones since then.
 
     Raises LogTruncatedError when it does not (events would be skipped, new ones taken for those in the rows), StoreUnavailableError,
     LogUnavailableError.
@@ -67,8 +82,21 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
             f"{checkpoint.next_offset}: events between are lost to this view; rebuild it under a new build, or restore the log",
             shard.partition,
         )
+    _check_tombstones(shard, checkpoint, bounds)
     shard.leader_epoch = checkpoint.leader_epoch
     return checkpoint.next_offset
+
+
+def _check_tombstones(shard: Shard, checkpoint: Checkpoint, bounds: Bounds) -> None:
+    """A compacted topic drops a tombstone once it is old enough: its key would stay in the view for ever, and nothing would say so."""
+    age_ms = time.time_ns() // 1_000_000 - checkpoint.time_us // 1000
+    if not shard.view.schema.topic.compacted or checkpoint.next_offset == bounds.end or age_ms < TOMBSTONES_SEEN_MS:
+        return
+    raise LogTruncatedError(
+        f"the checkpoint of {shard.name} is {age_ms // 3_600_000} h old, and the compacted {shard.partition} keeps tombstones for "
+        f"{TOMBSTONES_KEPT_MS // 3_600_000} h: keys deleted since then may not be told of any more; rebuild the view under a new build",
+        shard.partition,
+    )
 
 
 def restore_parked(shard: Shard, events: Iterable[ParkedEvent]) -> None:

@@ -15,7 +15,7 @@ from aorist.adapters.kafka.client import COMMON, FETCH_BYTES, REQUEST_S, describ
 from aorist.adapters.kafka.producer import Producing
 from aorist.adapters.kafka.reader import KafkaLogReader
 from aorist.errors import AoristError, LogUnavailableError, PartitionCountError, UnknownTopicError
-from aorist.ports import Bounds, NewRecord, Topic, TopicSpec
+from aorist.ports import TOMBSTONES_KEPT_MS, Bounds, NewRecord, Topic, TopicSpec
 from aorist.position import Partition
 
 ACKNOWLEDGED_WITHIN_S = 30.0
@@ -28,7 +28,7 @@ LAST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 def topic_config(spec: TopicSpec, replicas: int) -> dict[str, str]:
     """What a topic is made with. min.insync.replicas is one less than `replicas`: one broker may be away."""
-    kept = {"cleanup.policy": "compact"}
+    kept = {"cleanup.policy": "compact", "delete.retention.ms": str(TOMBSTONES_KEPT_MS)}
     if not spec.compacted:
         kept = {"cleanup.policy": "delete", "retention.ms": str(spec.retention_ms)}
     return kept | {"min.insync.replicas": str(max(1, replicas - 1))}

@@ -12,7 +12,7 @@ from aorist.adapters.sqlite import upkeep
 from aorist.adapters.sqlite.database import Database, wall_clock_us
 from aorist.adapters.sqlite.reader import Bell, SqliteLogReader
 from aorist.errors import LogUnavailableError, PartitionCountError, RecordTooLargeError, UnknownTopicError
-from aorist.ports import MAX_RECORD_BYTES, Bounds, NewRecord, Topic, TopicSpec
+from aorist.ports import MAX_RECORD_BYTES, TOMBSTONES_KEPT_MS, Bounds, NewRecord, Topic, TopicSpec
 from aorist.position import Partition
 
 MAX_IN_FLIGHT_BYTES = 32_000_000
@@ -31,7 +31,7 @@ class SqliteEventLog:
         self,
         database: Database,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
-        tombstones_kept_ms: int = upkeep.TOMBSTONES_KEPT_MS,
+        tombstones_kept_ms: int = TOMBSTONES_KEPT_MS,
         clock_us: Callable[[], int] = wall_clock_us,
     ) -> None:
         self._database = database

@@ -7,10 +7,6 @@ import sqlite3
 PIECE_EVENTS = 1_000
 """Events looked at in one piece: about 10 ms of the writer."""
 
-TOMBSTONES_KEPT_MS = 86_400_000
-"""How long a tombstone can still be read once it was compacted: as Kafka's delete.retention.ms."""
-
-
 _LIMITED = """
 SELECT no, retention_ms, compacted FROM partitions JOIN topics ON name = topic
 WHERE retention_ms IS NOT NULL OR compacted

@@ -61,6 +61,12 @@ def test_a_compacted_topic_may_have_any_retention() -> None:
     assert not compare([COMPACTED], [found(COMPACTED, retention_ms="7")], 3).differs
 
 
+def test_how_long_a_compacted_topic_keeps_tombstones_is_not_left_open() -> None:
+    """A restore goes by it."""
+    (differing,) = compare([COMPACTED], [found(COMPACTED, delete_retention_ms="7")], 3).altered
+    assert differing == Differing("compacted", "delete.retention.ms", "7", "86400000")
+
+
 def test_each_setting_that_is_another_is_told() -> None:
     comparison = compare([KEPT], [found(KEPT, cleanup_policy="compact", min_insync_replicas="1")], 3)
     assert comparison.altered == [

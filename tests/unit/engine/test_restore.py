@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from aorist.engine.compiled import compile_fold
 from aorist.engine.shard import Phase, Shard
 from aorist.errors import HaltedError, LogTruncatedError, StoreUnavailableError, UnavailableError
-from aorist.ports import Checkpoint, Record, SnapshotRow
+from aorist.ports import Checkpoint, Record, SnapshotRow, TopicSpec
 from aorist.v1 import read_pb2
 from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
@@ -165,6 +167,27 @@ async def test_a_log_forgotten_exactly_up_to_the_checkpoint_is_enough(rig: Rig) 
     await rig.publish(Added(id="a", amount=2))
     rig.fold()
     assert rig.states() == {b"a": counts(1, 2)}
+
+
+@pytest.mark.parametrize(("age_h", "behind", "refused"), [(22, 1, False), (23, 1, True), (500, 0, False)])
+async def test_a_checkpoint_older_than_the_tombstones_of_a_compacted_topic_is_refused(
+    tmp_path: Path, age_h: int, behind: int, *, refused: bool
+) -> None:
+    """Unless the log has nothing that it has not seen."""
+    view = count_view()
+    view.schema = replace(view.schema, topic=TopicSpec(view.schema.topic.name, 2, compacted=True))
+    with make(tmp_path, view) as rig:
+        taken_us = time.time_ns() // 1000 - age_h * 3_600_000_000
+        rig.store.write_checkpoint(rig.rows, Checkpoint(2, 1, taken_us))
+        await rig.publish(*(Added(id=key, amount=1) for key in "ab"), *(Added(id="c", amount=n) for n in range(behind)))
+        if refused:
+            with pytest.raises(
+                LogTruncatedError,
+                match=r"counts/0 is 23 h old, and the compacted counts/0 .* rebuild the view under a new build",
+            ):
+                rig.open()
+        else:
+            assert rig.open().next_offset == 2
 
 
 async def test_a_log_that_ends_before_the_checkpoint_is_refused(rig: Rig) -> None:

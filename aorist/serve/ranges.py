@@ -8,7 +8,6 @@ import heapq
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -48,13 +47,17 @@ class _Whose(NamedTuple):
 async def answer_over_range(
     answer: worker_pb2.Answer, shard: Shard, query: Query, ask: Message, question: worker_pb2.Question, *, stale: bool
 ) -> None:
-    """Fills in `answer`. Raises InvalidRequestError, UnknownKeyError, StoreUnavailableError."""
+    """Fills in `answer`. Raises InvalidRequestError, StoreUnavailableError, and what `Shard.entry` and `Shard.parked_for` do."""
     series, key, copy = shard.series, question.key, question.standby_will_do
     assert series is not None  # checked at import
     if query.shape.kind == "list":
         answer.page.CopyFrom(await _page(shard, series, query, ask, question, stale=stale))
         return
-    header = partial(shard.header, stale=stale, as_copy=copy)
+
+    def header() -> read_pb2.ReadHeader:
+        parked = shard.parked_for(key, question.read) if shard.parked else None
+        return shard.header(stale=stale, as_copy=copy, parked_at=parked.at if parked else None)
+
     whose = _Whose(shard.view, key, series, shard.lock, lambda: shard.entry(key).state, header)
     answer.response = await _about_key(whose, query, ask, question)
 
@@ -185,7 +188,9 @@ async def _page(
     asked = getattr(ask, query.shape.range)
     wanted = _wanted(series, asked, query.shape.range)
     with shard.lock:
-        page = worker_pb2.Page(header=shard.header(stale=stale, as_copy=question.standby_will_do))
+        parked_at = min((queue.at for queue in shard.parked.values()), default=None)
+        header = shard.header(stale=stale, as_copy=question.standby_will_do, parked_at=parked_at)
+        page = worker_pb2.Page(header=header)
     entries: list[tuple[bytes, bytes]] = []
     last = b""
     while True:

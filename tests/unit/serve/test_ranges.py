@@ -11,10 +11,11 @@ from uuid import UUID
 
 import pytest
 
+from aorist.engine.parked import Parked
 from aorist.engine.series import ShardSeries
 from aorist.engine.shard import Entry, Shard
 from aorist.errors import StoreUnavailableError
-from aorist.ports import Fetched, SeriesRows, ShardRows, WindowRow
+from aorist.ports import Fetched, ParkedEvent, SeriesRows, ShardRows, WindowRow
 from aorist.position import NOTHING, Partition
 from aorist.serve import worker as worker_module
 from aorist.serve.errors import reason_of
@@ -22,7 +23,7 @@ from aorist.serve.ranges import _descending
 from aorist.serve.worker import WorkerService
 from aorist.v1 import worker_pb2
 from aorist.v1.position_pb2 import Position
-from aorist.v1.read_pb2 import ON_STALE_RETURN, ROLE_OWNER, ReadOptions
+from aorist.v1.read_pb2 import ON_STALE_FAIL, ON_STALE_RETURN, ROLE_OWNER, ReadOptions
 from aorist.v1.series_pb2 import TimeRange
 from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.events_pb2 import JointPositionsChanged
@@ -130,6 +131,20 @@ async def test_the_header_is_of_when_the_windows_were_noted(asked: worker_pb2.Qu
     parse = GetMotionResponse if asked is GET else ListMotionWindowsResponse
     header = parse.FromString(answer.response).header
     assert (header.position.offset, header.role, header.stale) == (NOTHING, ROLE_OWNER, False)
+
+
+async def test_a_parked_key_says_how_far_its_windows_are() -> None:
+    worker, shard = served(lambda: None)
+    shard.next_offset, at = 10, 7
+    shard.parked[b"arm-001"] = Parked([ParkedEvent(b"arm-001", at, b"event", "the event broke", 1)])
+    strict = question(GetMotionRequest(arm_id="arm-001", range=RANGE), read=ReadOptions(on_stale=ON_STALE_FAIL))
+    other = question(GetMotionRequest(arm_id="arm-002", range=RANGE))
+    asked = worker_pb2.AskRequest(questions=[GET, other, COMPARE, strict])
+    parked, whole, compared, refused = (await worker.ask(asked)).answers
+    headers = [GetMotionResponse.FromString(answer.response).header for answer in (parked, whole)]
+    headers.append(compared.page.header)
+    assert [(h.position.offset, h.stale) for h in headers] == [(at - 1, True), (9, False), (at - 1, True)]
+    assert reason_of(refused.error) == "QUARANTINED"
 
 
 @pytest.mark.parametrize("asked", [GET, WINDOWS, COMPARE], ids=["get", "windows", "compare"])

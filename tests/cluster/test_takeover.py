@@ -13,11 +13,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
-import pytest
 
-from aorist.v1.read_pb2 import ON_STALE_FAIL, ON_STALE_RETURN, ROLE_OWNER, ROLE_STANDBY, ROLE_STORE
+from aorist.v1.read_pb2 import ON_STALE_FAIL, ON_STALE_RETURN, ROLE_OWNER, ROLE_STANDBY, ROLE_STORE, Role
 from aorist.v1.status_pb2 import ShardStatus
 from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceStub
 from tests.chaos.counting import counted
@@ -28,7 +28,11 @@ from tests.cluster.system import STOPPED_S, Cluster, Process, owners, until_owne
 from tests.cluster.test_outages import stands_still
 from tests.cluster.witnesses import LEFT_OUT, RETURN, NewArms, Watches
 from tests.harness.client import channel_to
+from tests.harness.places import PATIENCE_S
 from tests.harness.process import until
+
+if TYPE_CHECKING:
+    from fleet.arms.v1.queries_pb2_grpc import ArmQueryServiceAsyncStub
 
 MEMBERS = ("finn", "ada", "cleo")
 
@@ -40,6 +44,11 @@ PASSINGS = {"after_poll": 600, "after_apply": 600, "after_rows": 60, "after_chec
 
 LEASE_S = 5
 """Where a takeover must not be the work of a lease that ended: it is over in half of that."""
+
+SOON_S = 5.0
+"""For a refusal after 0.2 s, on a machine that is busy."""
+
+INSISTS = "on the owner, now"
 
 
 @dataclass
@@ -178,38 +187,52 @@ async def test_etcd_stands_still(cluster: Cluster) -> None:
             assert failure.code is grpc.StatusCode.UNAVAILABLE, failure
 
 
-@pytest.mark.skipif(not os.environ.get("AORIST_SOAK"), reason="not steady on a busy machine: `make soak`")
 async def test_all_who_hold_a_shard_die(cluster: Cluster) -> None:
-    """A third member restores it. Until then the last durable snapshot answers those who take what there is."""
-    async with running(cluster, LEASE_S) as system:
+    """A third member restores it. Until then the last durable snapshot answers those who take what there is.
+
+    Etcd stands still for as long as the snapshot is asked for: nobody can take the shard meanwhile, however long that takes.
+    """
+    async with running(cluster) as system:
         load = system.load
         shards = await until_status(load.queries, lambda _: True, "any")
         dead = sorted({shard.member for shard in shards if shard.partition == 0})
         (living,) = set(MEMBERS) - set(dead)
         arms = [arm for arm in REPORTING if 0 in load.newest.get(arm, ())]
-        for member in dead:
-            system.folding[member].signal(signal.SIGKILL)
-        for member in dead:
-            await system.folding[member].died()
         async with channel_to(load.queries) as channel:
-            queries, roles = ArmQueryServiceStub(channel), []
-            killed = time.monotonic()
-            refused = await load.ask(queries, arms[0], Token(), call="in time", max_wait_ms=200, on_stale=ON_STALE_FAIL)
-            assert refused is None
-            assert time.monotonic() - killed < 2.0
-            while ROLE_OWNER not in roles:
-                for arm in arms:
-                    began = time.monotonic()
-                    answer = await load.ask(
-                        queries, arm, load.newest[arm], max_wait_ms=100, on_stale=ON_STALE_RETURN, call="store"
-                    )
-                    assert answer is not None, load.failures
-                    assert time.monotonic() - began < 2.0
-                    roles.append(answer.header.role)
-            assert roles[0] == ROLE_STORE
-        (failure,) = system.failures("in time")
+            queries = ArmQueryServiceStub(channel)
+            cluster.servers.etcd.pause()
+            try:
+                for member in dead:
+                    system.folding[member].signal(signal.SIGKILL)
+                for member in dead:
+                    await system.folding[member].died()
+                asked = time.monotonic()
+                refused = await load.ask(
+                    queries, arms[0], Token(), call=INSISTS, max_wait_ms=200, on_stale=ON_STALE_FAIL
+                )
+                assert refused is None
+                assert time.monotonic() - asked < SOON_S
+                assert {await what_there_is(load, queries, arm) for arm in arms} == {ROLE_STORE}
+            finally:
+                cluster.servers.etcd.resume()
+            while (role := await what_there_is(load, queries, arms[0])) != ROLE_OWNER:
+                assert role in (ROLE_STORE, ROLE_STANDBY)
+        (failure,) = system.failures(INSISTS)
         assert failure.reason in ("NO_OWNER", "UNREACHABLE", "RESTORING")
-        assert system.failures() == [failure], load.failures
+        for failure in system.failures():  # of those who wait for an owner, if it took too long for them
+            assert failure.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK), failure
         await system.owned_by(living)
         for member in dead:
             system.start(member)
+
+
+async def what_there_is(load: Load, queries: ArmQueryServiceAsyncStub, arm: str) -> Role.ValueType:
+    """Who answers one that takes anything. It may have to ask more than once: the stores are slow on a busy machine."""
+    give_up = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up:
+        answer = await load.ask(
+            queries, arm, load.newest[arm], max_wait_ms=100, on_stale=ON_STALE_RETURN, call="what there is"
+        )
+        if answer is not None:
+            return answer.header.role
+    raise AssertionError(f"nobody answers for {arm}: {load.failures[-3:]}")

@@ -7,6 +7,7 @@ that was acknowledged is lost, and no answer is wrong.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -35,6 +36,9 @@ from tests.harness.places import PATIENCE_S
 
 LINES_A_SECOND = 5
 """That a role may write while something is away. Clients left alone write forty."""
+
+WITHOUT_STORE_S = 2 * STOPPED_S if os.environ.get("AORIST_SOAK") else STOPPED_S
+"""How long nobody can write a snapshot."""
 
 
 @dataclass
@@ -117,11 +121,11 @@ async def dies(server: Server, meanwhile: Meanwhile = nothing) -> None:
         await asyncio.to_thread(server.start)
 
 
-async def stands_still(server: Server, meanwhile: Meanwhile = nothing) -> None:
+async def stands_still(server: Server, meanwhile: Meanwhile = nothing, for_s: float = STOPPED_S) -> None:
     """For a while."""
     server.pause()
     try:
-        until = time.monotonic() + STOPPED_S
+        until = time.monotonic() + for_s
         await meanwhile()
         await asyncio.sleep(max(0.0, until - time.monotonic()))
     finally:
@@ -214,7 +218,7 @@ async def test_cassandra(cluster: Cluster) -> None:
             system.said(role, "cassandra is away")
             system.said(role, "no checkpoint; trying again with the next")
             await role.says("cassandra answers again")
-        await system.outage(lambda: stands_still(server, meanwhile), commands=True, queries=True)
+        await system.outage(lambda: stands_still(server, meanwhile, WITHOUT_STORE_S), commands=True, queries=True)
 
 
 async def test_cassandra_for_longer_than_may_be_folded_without_it(cluster: Cluster) -> None:

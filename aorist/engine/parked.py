@@ -66,6 +66,11 @@ class Parked:
         return [event for event in self.events.values() if event.offset > self.saved_upto]
 
 
+def counts(event: ParkedEvent, row_offset: int) -> bool:
+    """Whether a record is of an event that is held back: what is at or below the offset of its key's row is in the state."""
+    return event.state is not ParkedState.RELEASED and event.offset > row_offset
+
+
 class Folded(NamedTuple):
     """What a queue made of a state. `failed`: the event that could not be folded, with the new reason; the state is that before it."""
 

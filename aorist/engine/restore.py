@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import structlog
 
-from aorist.engine.parked import Parked
+from aorist.engine.parked import Parked, counts
 from aorist.engine.shard import Entry, Shard
 from aorist.errors import LogTruncatedError, LogUnavailableError
 from aorist.ports import (
@@ -18,7 +18,6 @@ from aorist.ports import (
     EventLog,
     LogReader,
     ParkedEvent,
-    ParkedState,
     Record,
     SnapshotStore,
 )
@@ -104,7 +103,7 @@ def restore_parked(shard: Shard, events: Iterable[ParkedEvent]) -> None:
     queues: dict[bytes, list[ParkedEvent]] = {}
     for event in events:
         entry = shard.entries.get(event.key)
-        if event.state is not ParkedState.RELEASED and event.offset > (entry.offset if entry else NOTHING):
+        if counts(event, entry.offset if entry else NOTHING):
             queues.setdefault(event.key, []).append(event)
     for key, queue in queues.items():
         shard.parked[key] = Parked(queue, queue[-1].offset)

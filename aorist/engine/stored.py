@@ -6,6 +6,7 @@ import time
 from typing import Any, NamedTuple
 
 from aorist.declare.view import View
+from aorist.engine.parked import counts
 from aorist.engine.series import ShardSeries
 from aorist.errors import RestoringError
 from aorist.ports import EventLog, SeriesStore, ShardRows, SnapshotStore
@@ -29,7 +30,9 @@ def read_stored(
     events: EventLog,
     windows: SeriesStore | None = None,
 ) -> Stored:
-    """Blocks. The checkpoint is read before the row: every event below it is in rows, and the row can only be newer.
+    """Blocks. The checkpoint is read before the row: every event below it is in rows, and the row can only be newer. But for events that
+    are held back: of a key that is parked the row is as far as the first of them.
+
 
     `windows`: the store of time series; what is read of it afterwards can only be more than had left the row.
     Raises RestoringError where there is no row (that a key is not known is for an owner to say), StoreUnavailableError,
@@ -37,10 +40,12 @@ def read_stored(
     """
     topic = events.describe(partition.topic)
     rows = ShardRows(view.name, view.build, topic.id, partition.number)
-    checkpoint, row = store.read_checkpoint(rows), store.read_row(rows, key)
+    checkpoint, parked, row = store.read_checkpoint(rows), store.read_parked(rows), store.read_row(rows, key)
     if row is None:
         raise RestoringError(f"{view.name} has no snapshot of {key.decode(errors='replace')} yet")
-    offset = max(row.offset, checkpoint.next_offset - 1 if checkpoint else row.offset)
+    held_back = (event.offset for event in parked if event.key == key and counts(event, row.offset))
+    upto = checkpoint.next_offset if checkpoint else 0
+    offset = max(row.offset, min(upto, next(held_back, upto)) - 1)
     end = events.bounds(partition).end
     header = read_pb2.ReadHeader(
         epoch=row.epoch, role=read_pb2.ROLE_STORE, stale=True, lag_events=max(0, end - 1 - offset)

@@ -44,6 +44,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("aorist_shard_lag_seconds", "gauge", SHARD, WORKER, "How old an answer may be. Ages while the log is away."),
         Metric("aorist_shard_keys", "gauge", SHARD, WORKER, "Keys in memory."),
         Metric("aorist_shard_changed_keys", "gauge", SHARD, WORKER, "Keys changed since the last checkpoint."),
+        Metric("aorist_shard_quarantined_keys", "gauge", SHARD, WORKER, "Keys parked with an event that cannot be folded."),
         Metric("aorist_shard_checkpoint_position", "gauge", SHARD, WORKER, "Last offset in it. Absent: there is none."),
         Metric("aorist_shard_checkpoint_age_seconds", "gauge", SHARD, WORKER, "Time since it was taken. Absent: there is none."),
         Metric("aorist_unknown_events_total", "counter", SHARD, WORKER, "Events of types unknown here, passed over."),
@@ -99,6 +100,7 @@ def _shard(shard: Shard) -> Iterator[Value]:
     yield Value("aorist_shard_lag_seconds", name, lag.ms / 1000)
     yield Value("aorist_shard_keys", name, len(shard.entries))
     yield Value("aorist_shard_changed_keys", name, len(shard.dirty))
+    yield Value("aorist_shard_quarantined_keys", name, len(shard.parked))
     if checkpoint is not None:
         yield Value("aorist_shard_checkpoint_position", name, checkpoint.next_offset - 1)
         yield Value("aorist_shard_checkpoint_age_seconds", name, max(0.0, time.time() - checkpoint.time_us / 1e6))

@@ -74,7 +74,7 @@ async def test_metrics_agree_with_status_and_count_calls(tmp_path: Path, transpo
 
 def _check_shard(found: Scrape, shard: ShardStatus) -> None:
     name = (shard.view, str(shard.partition))
-    wanted = {"position": shard.offset, "lag_events": 0, "keys": shard.keys, "changed_keys": 0}
+    wanted = {"position": shard.offset, "lag_events": 0, "keys": shard.keys, "changed_keys": 0, "quarantined_keys": 0}
     assert {metric: found[f"aorist_shard_{metric}", name] for metric in wanted} == wanted
     assert found["aorist_unknown_events_total", name] == shard.unknown_events
     assert found["aorist_shard_role", (*name, "OWNER")] == (shard.role == ROLE_OWNER)

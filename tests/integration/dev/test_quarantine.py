@@ -18,8 +18,10 @@ from aorist.v1.position_pb2 import Position
 from aorist.v1.read_pb2 import ON_STALE_FAIL, ReadOptions
 from fleet.arms.v1.commands_pb2 import ReportJointPositionsRequest
 from fleet.arms.v1.queries_pb2 import GetArmPositionRequest, ListArmPositionsRequest, WatchArmPositionRequest
+from stack.ports import free_ports
 from tests.harness.client import one_of, refused, sample, shards_of
 from tests.harness.in_process import Served, project, served
+from tests.harness.scraping import scrape
 
 POISON = 0.625
 """A position that the broken apply cannot take."""
@@ -49,11 +51,25 @@ def code(monkeypatch: pytest.MonkeyPatch) -> Code:
     return code
 
 
+@pytest.fixture
+def metrics() -> str:
+    """Their address."""
+    return f"127.0.0.1:{free_ports(1)[0]}"
+
+
 @pytest_asyncio.fixture
-async def dev(code: Code, tmp_path: Path) -> AsyncIterator[Served]:
+async def dev(code: Code, metrics: str, tmp_path: Path) -> AsyncIterator[Served]:
     assert code.broken
-    async with served(tmp_path, checkpoint_interval_s=0.05) as server:
+    async with served(tmp_path, checkpoint_interval_s=0.05, metrics_listen=metrics) as server:
         yield server
+
+
+async def parked_keys(metrics: str) -> dict[str, float]:
+    """Of each partition with any, as Prometheus finds them."""
+    found = await asyncio.to_thread(scrape, metrics)
+    counts = {labels: count for (name, labels), count in found.items() if name == "aorist_shard_quarantined_keys"}
+    assert len(counts) >= 8  # also of partitions without any
+    return {partition: count for (view, partition), count in counts.items() if view == "arm_position" and count}
 
 
 async def report(server: Served, arm: str, at: int, position: float) -> Position:
@@ -80,7 +96,7 @@ def _get(arm: str, *positions: Position, **read: Any) -> GetArmPositionRequest:
     return GetArmPositionRequest(arm_id=arm, read=ReadOptions(at_least=positions, **read))
 
 
-async def test_the_arm_is_stale_all_others_go_on_and_a_replay_frees_it(dev: Served, code: Code) -> None:
+async def test_the_arm_is_stale_all_others_go_on_and_a_replay_frees_it(dev: Served, code: Code, metrics: str) -> None:
     at, last = await poison(dev, "arm-1")
     other = await report(dev, "arm-2", 1, 0.5)
     assert (await dev.queries.GetArmPosition(_get("arm-2", other))).header.stale is False
@@ -98,6 +114,7 @@ async def test_the_arm_is_stale_all_others_go_on_and_a_replay_frees_it(dev: Serv
     shards = await shards_of(dev.address)
     assert sum(shard.quarantined_keys for shard in shards.values()) == 1
     assert {shard.phase for shard in shards.values()} == {"SERVING"}
+    assert await parked_keys(metrics) == {str(at.partition): 1}
 
     listing = await run(dev, "list")
     assert listing.exit_code == 0
@@ -116,6 +133,7 @@ async def test_the_arm_is_stale_all_others_go_on_and_a_replay_frees_it(dev: Serv
     watching.cancel()
     whole = await dev.queries.GetArmPosition(_get("arm-1", last))
     assert (whole.arm.axes[0].position, whole.header.stale) == (0.75, False)
+    assert await parked_keys(metrics) == {}
     assert (await run(dev, "replay", "arm-1")).exit_code != 0
 
 

@@ -178,9 +178,9 @@ class Checkpointer:
         commit: Callable[[Shard, int], None],
         interval_s: float,
         fate: Fate,
-        catch_up: Callable[[Shard], None] = lambda _: None,
+        catch_up: Callable[[Shard], bool] = lambda _: True,
     ) -> None:
-        """`catch_up`: takes over what another owner has released of a shard. May raise StoreUnavailableError."""
+        """`catch_up`: takes over what another owner has released of a shard; False: not all yet. May raise StoreUnavailableError."""
         self.thread = Thread("checkpoint", self._run, fate, STILL_S)
         self.taken, self.taken_s, self.failed = (
             0,
@@ -208,8 +208,8 @@ class Checkpointer:
             try:
                 epoch, owned = shard.epoch, shard.owned
                 if shard.parked and not (owned and self._caught_up.get(shard.name) == epoch):
-                    self._catch_up(shard)
-                    self._caught_up[shard.name] = epoch if owned else 0
+                    whole = self._catch_up(shard)
+                    self._caught_up[shard.name] = epoch if owned and whole else 0
                 if owned:
                     if checkpoint(shard, self._store, self._commit, self.thread.turn) is not None:
                         self.taken, self.taken_s = self.taken + 1, self.taken_s + time.monotonic() - began

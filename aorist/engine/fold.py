@@ -231,7 +231,7 @@ class Folder:
         parking = self._parking[shard.partition]
         event, told = parking.event, {"shard": str(shard.name), "key": parking.event.key.decode(errors="replace")}
         try:
-            self._quarantine.park(shard, event)
+            parked = self._quarantine.park(shard, event)
             self._reader.assign(shard.partition, event.offset + 1, topic_id=shard.rows.topic_id)
         except UnavailableError as failure:
             rest_s = parking.wait_longer()
@@ -249,7 +249,10 @@ class Folder:
         else:
             del self._parking[shard.partition]
             todo = "mend the cause and run `aorist quarantine replay`, or skip the event; all other keys go on"
-            log.error("key parked", **told, offset=event.offset, problem=event.reason, todo=todo)
+            if parked:
+                log.error("key parked", **told, offset=event.offset, problem=event.reason, todo=todo)
+            else:
+                log.info("key taken over as another owner has released it", **told, offset=event.offset)
             shard.go_on(event.offset + 1)
 
     def _let_go(self, partition: Partition) -> None:

@@ -19,7 +19,14 @@ from aorist.engine.series import ShardSeries
 from aorist.engine.shard import Shard
 from aorist.engine.stored import Stored, read_stored
 from aorist.engine.threads import Fate, Thread
-from aorist.errors import AoristError, LogTruncatedError, NoOwnerError, UnavailableError, UnknownTopicError
+from aorist.errors import (
+    AoristError,
+    LogTruncatedError,
+    NoOwnerError,
+    StoreUnavailableError,
+    UnavailableError,
+    UnknownTopicError,
+)
 from aorist.ports import EventLog, SeriesStore, ShardRows, SnapshotStore
 from aorist.position import NOTHING, Partition, ShardName
 
@@ -66,6 +73,7 @@ class Materializer:
         )
         self._told: dict[str, float] = {}  # reason -> when
         self._opening: dict[ShardName, asyncio.Task[None]] = {}
+        self._catching_up: set[asyncio.Task[None]] = set()
         self.on_change: Callable[[], None] = lambda: None
         """Called on the loop when a shard can do more, or less, than before."""
 
@@ -92,6 +100,24 @@ class Materializer:
     def open(self, name: ShardName) -> None:
         """Holds a shard, as standby until `own`: restores it, then folds on. Returns at once; the shard says how far it is."""
         self._opening[name] = asyncio.create_task(self._open(name))
+
+    def own(self, shard: Shard, epoch: int) -> None:
+        """One held here is ours from now on, under `epoch`. Keys that its owner before has just released follow beside."""
+        shard.own(epoch)
+        if shard.parked:
+            task = asyncio.create_task(self._catch_up(shard))
+            self._catching_up.add(task)
+            task.add_done_callback(self._catching_up.discard)
+
+    async def _catch_up(self, shard: Shard) -> None:
+        try:
+            await asyncio.to_thread(self.quarantine.catch_up, shard)
+        except StoreUnavailableError as error:
+            log.warning(
+                "parked keys not compared; the next checkpoint does it", shard=str(shard.name), problem=str(error)
+            )
+        except Exception as error:  # a codec is domain code and may raise anything
+            log.error("parked keys not compared; the next checkpoint does it", shard=str(shard.name), exc_info=error)
 
     def holds(self, name: ShardName) -> bool:
         """It was opened and not closed since."""

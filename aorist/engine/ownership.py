@@ -217,7 +217,7 @@ class Owner:
         if epoch is not None:
             self._epochs[shard] = epoch
             self.takeovers[kind] += 1
-            here.own(epoch)
+            self._materializer.own(here, epoch)
             log.info("shard owned", shard=str(shard), epoch=epoch, instead_of=claim.member if claim else None)
         return None
 

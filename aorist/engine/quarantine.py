@@ -44,22 +44,32 @@ class Quarantine:
             "than the events"
         )
 
-    def park(self, shard: Shard, event: ParkedEvent) -> None:
+    def park(self, shard: Shard, event: ParkedEvent) -> bool:
         """Called on the fold thread, which has stopped before `event`. Folding may go on behind it on return.
 
-        Step 1. Bring the key back as it was before the event.
+        Step 1. Bring the key back as it was before the event. If its row is past the event, another owner has released it: the key is then
+                as in its row, and nothing is parked. Returns False.
         Step 2. Write the event, if the shard is ours. A standby only remembers it: if it becomes owner, its next checkpoint writes it.
         Step 3. From now on, events of the key queue behind.
 
         Raises what `refold` raises, and StoreUnavailableError: may be called again.
         """
         self.bring_back(shard, event.offset)
+        row = self.store.read_row(shard.rows, event.key)
+        if row is not None and row.offset >= event.offset:
+            with shard.lock:
+                shard.parked[event.key] = Parked([event])
+                _put_in_place(shard, event.key, Folded(shard.view.codec.decode(row.state), row.offset))
+                shard.row_offset = max(shard.row_offset, row.offset)
+            shard.wake(event.key)
+            return False
         owned = shard.owned
         if owned:
             self.store.write_parked(shard.rows, [event])
             failpoint("after_parked")
         with shard.lock:
             shard.parked[event.key] = Parked([event], event.offset if owned else NOTHING)
+        return True
 
     def bring_back(self, shard: Shard, upto: int) -> None:
         """The keys taken out of `shard`, as they were before offset `upto`."""
@@ -108,23 +118,26 @@ class Quarantine:
         # Step 1.
         encode, decode = shard.view.codec.encode, shard.view.codec.decode
         with shard.lock:
-            queue, entry = _queue(shard, key), shard.entries.get(key)
+            queue, entry, epoch = _queue(shard, key), shard.entries.get(key), shard.epoch
             copied = encode(entry.state) if entry else None
             offset, events = entry.offset if entry else NOTHING, list(queue.events.values())
         state = shard.view.state() if copied is None else decode(copied)
         folded = fold_parked(shard.view, shard.partition, state, offset, events)
         # Step 2.
         if folded.offset > offset:
-            self.store.write_rows(shard.rows, [SnapshotRow(key, encode(folded.state), folded.offset, shard.epoch)])
+            self.store.write_rows(shard.rows, [SnapshotRow(key, encode(folded.state), folded.offset, epoch)])
             failpoint("after_replayed")
         # Step 3.
         with shard.lock:
-            if shard.phase is Phase.CLOSED or shard.parked.get(key) is not queue:
+            ours = shard.owned and shard.epoch == epoch and shard.phase is not Phase.CLOSED
+            if (
+                not ours or shard.parked.get(key) is not queue
+            ):  # the new owner may have looked at the row before it was written
                 raise NoOwnerError(f"{shard.name} has changed hands meanwhile: look at its quarantine again")
             passed, left = _put_in_place(shard, key, folded)
             now = shard.entries.get(key)
             more = now is not None and now.offset > folded.offset
-            row = SnapshotRow(key, encode(now.state), now.offset, shard.epoch) if now and more else None
+            row = SnapshotRow(key, encode(now.state), now.offset, epoch) if now and more else None
         shard.wake(key)
         # Step 4.
         if row is not None:
@@ -136,15 +149,19 @@ class Quarantine:
         log.info("key replayed", shard=str(shard.name), key=_text(key), folded=len(told), problem=left and left.reason)
         return left
 
-    def catch_up(self, shard: Shard) -> None:
-        """For a standby, and for an owner that was one: takes over what the owner has released or skipped. Raises StoreUnavailableError."""
-        if not shard.parked:
-            return
-        with self._one_at_a_time:
-            self._catch_up(shard)
+    def catch_up(self, shard: Shard) -> bool:
+        """For a standby, and for an owner that was one: takes over what the owner has released or skipped. Raises StoreUnavailableError.
 
-    def _catch_up(self, shard: Shard) -> None:
+        False: a row holds events that the shard has still ahead; its key stays parked until a later call.
+        """
+        if not shard.parked:
+            return True
+        with self._one_at_a_time:
+            return self._catch_up(shard)
+
+    def _catch_up(self, shard: Shard) -> bool:
         records = {(event.key, event.offset): event for event in self.store.read_parked(shard.rows)}
+        whole = True
         for key in list(shard.parked):
             row = self.store.read_row(shard.rows, key)
             with shard.lock:
@@ -157,9 +174,13 @@ class Quarantine:
                         queue.events[offset] = known
                 if row is None or row.offset < queue.at:
                     continue
+                if row.offset >= shard.next_offset:
+                    whole = False  # an answer would hold more than its position says
+                    continue
                 _put_in_place(shard, key, Folded(shard.view.codec.decode(row.state), row.offset))
             shard.wake(key)
             log.info("key taken over as its owner has it", shard=str(shard.name), key=_text(key), offset=row.offset)
+        return whole
 
 
 def _queue(shard: Shard, key: bytes) -> Parked:

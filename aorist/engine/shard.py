@@ -164,14 +164,16 @@ class Shard:
             del self.broken[key]
 
     def go_on(self, next_offset: int) -> None:
-        """Folds on at `next_offset`: the event before it is parked."""
+        """Folds on at `next_offset`: the event before it is parked, or in a row."""
         with self.lock:
             if self.phase is Phase.CLOSED:
                 return
             self.next_offset, self.problem = next_offset, ""
             self.end_offset = max(self.end_offset, next_offset)
-            if self.phase is Phase.HALTED:
-                self.phase = Phase.SERVING if next_offset > self.row_offset else Phase.CATCHING_UP
+            if next_offset <= self.row_offset:
+                self.phase = Phase.CATCHING_UP
+            elif self.phase is Phase.HALTED:
+                self.phase = Phase.SERVING
             watches = {event for key in self.parked for event in self._watched.get(key, ())}
         self._loop.call_soon_threadsafe(self._wake, watches)
         self._loop.call_soon_threadsafe(self.on_change)

@@ -52,6 +52,10 @@ class Shards:
         self.shards[name] = Held()
         self.shards[name].warm = name not in self.cold
 
+    @staticmethod
+    def own(shard: Held, epoch: int) -> None:
+        shard.own(epoch)
+
     async def close(self, name: ShardName) -> None:
         await self.blocked.wait()  # the store is away
         del self.shards[name]

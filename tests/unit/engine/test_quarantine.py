@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from aorist.engine import parked
+from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Phase
 from aorist.errors import NoOwnerError, NotParkedError, QuarantinedError, StoreUnavailableError
 from aorist.ports import ParkedEvent, ParkedState
+from aorist.position import ShardName
 from aorist.v1 import read_pb2
+from tests.harness.process import until
 from tests.unit.engine.rig import Rig
-from tests.unit.engine.stores import FailingStore
+from tests.unit.engine.stores import FailingStore, WrappedStore
 from tests.unit.engine.views import PROTO, Added, added, count_view, counts
 
 BREAKS = Added(id="a", amount=99, breaks=True)
@@ -300,3 +305,90 @@ async def test_a_standby_takes_over_what_its_owner_has_released(quarantined: Rig
     rig.quarantine.catch_up(standby)
     assert standby.parked == {}
     assert rig.states()[b"a"] == counts(1, 2, 3)
+
+
+async def test_what_an_owner_before_has_released_is_not_parked_again(quarantined: Rig) -> None:
+    rig = quarantined
+    owner, folder = rig.shard, rig.folder
+    late, its_folder = rig.open(owned=False), rig.folder  # restored before there was any event
+    rig.shard, rig.folder = owner, folder
+    await poisoned(rig)
+    rig.quarantine.skip(owner, b"a", 2, "by ada")
+    late.own(9)
+    rig.shard, rig.folder = late, its_folder
+    rig.poll(3)  # up to the poison event, which it cannot fold
+    assert (late.next_offset, late.parked, late.broken) == (3, {}, {})
+    assert late.phase is Phase.CATCHING_UP  # the row is ahead: no answer may hold more than its position says
+    rig.fold()
+    assert (late.phase, rig.states()) == (Phase.SERVING, {b"a": counts(1, 2, 3), b"b": counts(10, 20)})
+
+
+async def test_a_released_row_that_is_ahead_is_taken_over_once_the_shard_is_there(quarantined: Rig) -> None:
+    rig = quarantined
+    await poisoned(rig)
+    owner = rig.shard
+    late = rig.open(owned=False)
+    rig.fold(4)
+    rig.quarantine.skip(owner, b"a", 2, "by ada")
+    assert rig.quarantine.catch_up(late) is False
+    assert (queued(rig), rig.states()[b"a"]) == ([2, 3], counts(1))
+    rig.fold()
+    assert rig.quarantine.catch_up(late) is True
+    assert (late.parked, rig.states()[b"a"]) == ({}, counts(1, 2, 3))
+
+
+async def test_a_replay_of_who_is_no_owner_any_more_says_so(quarantined: Rig) -> None:
+    """The new owner may have looked at the row before it was written."""
+    rig = quarantined
+    await poisoned(rig)
+    mend(rig)
+    whole, shard = rig.store, rig.shard
+    rig.store = WrappedStore(whole, lambda method, *_: shard.stand_by(9) if method == "write_rows" else None)
+    with pytest.raises(NoOwnerError, match="has changed hands meanwhile"):
+        rig.quarantine.replay(shard, b"a")
+    assert queued(rig) == [2, 3, 5]
+    assert rig.quarantine.catch_up(shard) is True  # the row was written all the same
+    assert (shard.parked, rig.states()[b"a"]) == ({}, counts(1, 99, 2, 3))
+
+
+async def test_who_takes_a_shard_over_has_at_once_what_was_released_just_before(rig: Rig) -> None:
+    """And not with the next checkpoint: there is none here for an hour."""
+    name, hour_s = ShardName(rig.view.name, rig.partition.number), 3600
+    one, other = (Materializer([rig.view], rig.log, rig.store, hour_s, most_parked_keys=2) for _ in range(2))
+    await rig.publish(Added(id="a", amount=1), BREAKS, Added(id="a", amount=2), Added(id="b", breaks=True))
+    for materializer in (one, other):
+        materializer.start()
+        materializer.open(name)
+    try:
+        await until(lambda: all(name in m.shards and m.shards[name].warm for m in (one, other)), "both folded")
+        before, after = one.shards[name], other.shards[name]
+        one.own(before, 1)
+        await asyncio.to_thread(one.quarantine.skip, before, b"a", 1, "by ada")
+        before.stand_by(2)
+        assert list(after.parked) == [b"a", b"b"]
+        other.own(after, 2)
+        await until(lambda: list(after.parked) == [b"b"], "what was released")
+        assert rig.view.codec.encode(after.entries[b"a"].state) == counts(1, 2)
+    finally:
+        await one.stop()
+        await other.stop()
+
+
+async def test_a_takeover_while_the_store_is_away_leaves_it_to_the_next_checkpoint(rig: Rig) -> None:
+    name = ShardName(rig.view.name, rig.partition.number)
+    failing = FailingStore(rig.store, "read_parked", nth=2)  # the first is that of the restore
+    owner = Materializer([rig.view], rig.log, failing, 3600, most_parked_keys=2)
+    await rig.publish(Added(id="a", amount=1), BREAKS)
+    owner.start()
+    owner.open(name)
+    try:
+        await until(lambda: name in owner.shards and owner.shards[name].warm, "folded")
+        shard = owner.shards[name]
+        owner.own(shard, 1)
+        await asyncio.gather(*owner._catching_up)
+        assert owner.checkpointer.take(shard) is False
+        failing._left = 2
+        assert owner.checkpointer.take(shard) is True
+        assert [event.offset for event in rig.store.read_parked(rig.rows)] == [1]
+    finally:
+        await owner.stop()

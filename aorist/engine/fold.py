@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -45,16 +46,17 @@ AGAIN_S = 0.2
 """Rest after the log could not be read."""
 
 PARK_AGAIN_S = (0.5, 10.0)
-"""First and longest rest between attempts to park: while one lasts, no shard of the view is folded here."""
+"""First and longest rest between attempts to park."""
 
 log = structlog.get_logger()
 
 
 class _Parking:
-    """An event that a shard waits in front of until it is parked."""
+    """An event that a shard waits in front of until it is parked. `attempt`: the one under way."""
 
     def __init__(self, event: ParkedEvent) -> None:
         self.event, self.again_at, self._rest_s = event, 0.0, PARK_AGAIN_S[0]
+        self.attempt: Future[bool] | None = None
 
     def wait_longer(self) -> float:
         """Returns how long."""
@@ -77,7 +79,10 @@ class Folder:
         quarantine: Quarantine,
         fate: Fate,
         most_beyond: int = MOST_BEYOND,
+        parker: Executor | None = None,
     ) -> None:
+        """`parker`: where keys are parked; left out: on a thread of its own."""
+        self._parker = parker or ThreadPoolExecutor(1, f"park {view.name}")  # begins with the first one
         self.thread = Thread(f"fold {view.name}", self._run, fate)
         self._fold_records = compile_fold(view)
         self._reader = reader
@@ -131,17 +136,18 @@ class Folder:
             self.thread.turn()
             self._carry_out_orders()
             self._pause_and_resume()
-            self._park_again()
+            self._park()
             for fetched in self._poll():
                 failpoint("after_poll")
                 self._fold(fetched)
+        self._parker.shutdown(cancel_futures=True)
         self._carry_out_orders()
         self._reader.close()
 
     def _fold(self, fetched: Fetched) -> None:
         shard = self._shards.get(fetched.partition)
-        if shard is None:
-            return  # dropped while its events were on their way
+        if shard is None or fetched.partition in self._parking:
+            return  # dropped, or stopped, while these were on their way
         records = fetched.records
         try:
             for start in range(0, max(len(records), 1), SLICE):
@@ -213,25 +219,32 @@ class Folder:
         if not refused:
             self._reader.unassign(shard.partition)
             self._parking[shard.partition] = _Parking(ParkedEvent(key, offset, value, problem, now_us()))
-            self._park(shard)
+            self._park()
             return
         self._halt(shard, refused)
+        self._parker.submit(self._bring_back, shard, offset)
+
+    def _bring_back(self, shard: Shard, offset: int) -> None:
+        """On the parker's thread: the keys of a shard that has halted answer as they were."""
         try:
             self._quarantine.bring_back(shard, offset)
         except Exception as failure:  # a codec is domain code and may raise anything
             log.error("the key stays out", shard=str(shard.name), problem=str(failure), exc_info=failure)
 
-    def _park_again(self) -> None:
-        """Where it could not be done before."""
+    def _park(self) -> None:
+        """Whatever is due: log and store may take long, and no other shard waits for them."""
         for partition, parking in list(self._parking.items()):
-            if time.monotonic() >= parking.again_at:
-                self._park(self._shards[partition])
+            if parking.attempt is None:
+                if time.monotonic() >= parking.again_at:
+                    parking.attempt = self._parker.submit(self._quarantine.park, self._shards[partition], parking.event)
+            elif parking.attempt.done():
+                attempt, parking.attempt = parking.attempt, None
+                self._go_on_behind(self._shards[partition], parking, attempt)
 
-    def _park(self, shard: Shard) -> None:
-        parking = self._parking[shard.partition]
+    def _go_on_behind(self, shard: Shard, parking: _Parking, attempt: Future[bool]) -> None:
         event, told = parking.event, {"shard": str(shard.name), "key": parking.event.key.decode(errors="replace")}
         try:
-            parked = self._quarantine.park(shard, event)
+            parked = attempt.result()
             self._reader.assign(shard.partition, event.offset + 1, topic_id=shard.rows.topic_id)
         except UnavailableError as failure:
             rest_s = parking.wait_longer()
@@ -259,7 +272,9 @@ class Folder:
         if self._shards.pop(partition, None) is not None:
             self._reader.unassign(partition)
             self._paused.discard(partition)
-            self._parking.pop(partition, None)
+            parking = self._parking.pop(partition, None)
+            if parking is not None and parking.attempt is not None:
+                parking.attempt.cancel()  # one that has begun comes to its end, and nobody looks at it
 
     def _carry_out_orders(self) -> None:
         for _ in range(self._orders.qsize()):

@@ -45,7 +45,7 @@ class Quarantine:
         )
 
     def park(self, shard: Shard, event: ParkedEvent) -> bool:
-        """Called on the fold thread, which has stopped before `event`. Folding may go on behind it on return.
+        """Called when the fold of the shard has stopped before `event`. It may go on behind it on return.
 
         Step 1. Bring the key back as it was before the event. If its row is past the event, another owner has released it: the key is then
                 as in its row, and nothing is parked. Returns False.

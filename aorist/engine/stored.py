@@ -33,7 +33,6 @@ def read_stored(
     """Blocks. The checkpoint is read before the row: every event below it is in rows, and the row can only be newer. But for events that
     are held back: of a key that is parked the row is as far as the first of them.
 
-
     `windows`: the store of time series; what is read of it afterwards can only be more than had left the row.
     Raises RestoringError where there is no row (that a key is not known is for an owner to say), StoreUnavailableError,
     LogUnavailableError, UnknownTopicError.

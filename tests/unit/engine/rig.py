@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 
@@ -22,8 +23,23 @@ from aorist.engine.threads import Fate
 from aorist.ports import Checkpoint, NewRecord, SeriesStore, ShardRows, SnapshotStore
 from aorist.position import Partition
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 FAR = 10_000
 """Steps of a fold that never comes to an end."""
+
+
+class AtOnce(Executor):
+    """In the place of a thread."""
+
+    def submit(self, call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> Future[T]:
+        done: Future[T] = Future()
+        try:
+            done.set_result(call(*arguments, **named))
+        except Exception as error:  # noqa: BLE001  # as a pool does
+            done.set_exception(error)
+        return done
 
 
 class Rig:
@@ -69,7 +85,7 @@ class Rig:
         if self.view.series is not None:
             self.shard.series = ShardSeries(self.view, self.topic.id, self.series)
         next_offset = restore(self.shard, self.store, self.log)
-        self.folder = Folder(self.view, self.log.reader("test"), self.quarantine, Fate(), most_beyond)
+        self.folder = Folder(self.view, self.log.reader("test"), self.quarantine, Fate(), most_beyond, AtOnce())
         self.folder.hold(self.shard, next_offset)
         self.folder._carry_out_orders()
         return self.shard
@@ -78,11 +94,12 @@ class Rig:
         """One turn of the fold's loop, with at most so many events."""
         for fetched in self.folder._reader.poll(records, 0.0):
             self.folder._fold(fetched)
+        self.folder._park()
 
     def poll_as_the_thread_does(self) -> None:
         """One turn of the fold's loop, with what it does about a log that cannot be read, or a store that takes no checkpoint."""
         self.folder._pause_and_resume()
-        self.folder._park_again()
+        self.folder._park()
         for fetched in self.folder._poll():
             self.folder._fold(fetched)
 

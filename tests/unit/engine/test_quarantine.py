@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -10,9 +11,10 @@ from aorist.engine import parked
 from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Phase
 from aorist.errors import NoOwnerError, NotParkedError, QuarantinedError, StoreUnavailableError
-from aorist.ports import ParkedEvent, ParkedState
+from aorist.ports import NewRecord, ParkedEvent, ParkedState
 from aorist.position import ShardName
 from aorist.v1 import read_pb2
+from tests.harness.places import PATIENCE_S
 from tests.harness.process import until
 from tests.unit.engine.rig import Rig
 from tests.unit.engine.stores import FailingStore, WrappedStore
@@ -31,9 +33,13 @@ async def quarantined(rig: Rig) -> Rig:
 
 async def poisoned(rig: Rig) -> None:
     """a: 1 before the event, 2 and 3 behind it; b: 10 before and 20 after. The event is at offset 2."""
+    await poisoned_log(rig)
+    rig.fold()
+
+
+async def poisoned_log(rig: Rig) -> None:
     await rig.publish(Added(id="a", amount=1), Added(id="b", amount=10), BREAKS)
     await rig.publish(Added(id="a", amount=2), Added(id="b", amount=20), Added(id="a", amount=3))
-    rig.fold()
 
 
 def mend(rig: Rig) -> None:
@@ -222,6 +228,7 @@ async def test_with_the_store_away_the_shard_waits_in_front_and_goes_on_by_itsel
     rig.store = whole
     rig.folder._parking[rig.partition].again_at = 0.0  # not to wait for it
     rig.poll_as_the_thread_does()
+    rig.poll()  # the attempt has come to its end
     rig.fold()
     assert (rig.shard.phase, rig.shard.next_offset, rig.shard.problem) == (Phase.SERVING, 6, "")
     assert rig.states() == {b"a": counts(1), b"b": counts(10, 20)}
@@ -391,4 +398,37 @@ async def test_a_takeover_while_the_store_is_away_leaves_it_to_the_next_checkpoi
         assert owner.checkpointer.take(shard) is True
         assert [event.offset for event in rig.store.read_parked(rig.rows)] == [1]
     finally:
+        await owner.stop()
+
+
+async def test_while_the_store_hangs_only_the_shard_of_the_event_waits(rig: Rig) -> None:
+    """Neither its other keys nor another shard of the view do."""
+    here, there = (ShardName(rig.view.name, partition) for partition in (0, 1))
+    store_hangs, reached = threading.Event(), threading.Event()
+
+    def hang(method: str, *_: object) -> None:
+        if method == "write_parked":
+            reached.set()
+            assert store_hangs.wait(PATIENCE_S)
+
+    owner = Materializer([rig.view], rig.log, WrappedStore(rig.store, hang), 3600, most_parked_keys=2)
+    owner.start()
+    try:
+        for name in (here, there):
+            owner.open(name)
+        await until(lambda: len(owner.shards) == 2 and all(s.warm for s in owner.shards.values()), "both serve")
+        stopped, other = owner.shards[here], owner.shards[there]
+        owner.own(stopped, 1)
+        await poisoned_log(rig)
+        await asyncio.to_thread(reached.wait, PATIENCE_S)
+        record = rig.view.schema.recorder()(Added(id="z", amount=7))
+        await rig.log.append(rig.topic.name, [NewRecord(there.partition, *record[1:])])
+        await until(lambda: other.next_offset == 1, "the other shard folds on")
+        assert (stopped.next_offset, stopped.parked, list(stopped.broken)) == (2, {}, [])
+        assert rig.view.codec.encode(stopped.entry(b"b").state) == counts(10)
+        store_hangs.set()
+        await until(lambda: stopped.next_offset == 6, "it goes on by itself")
+        assert list(stopped.parked[b"a"].events) == [2, 3, 5]
+    finally:
+        store_hangs.set()
         await owner.stop()

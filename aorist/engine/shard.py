@@ -320,7 +320,8 @@ class Shard:
     def entry(self, key: bytes) -> Entry:
         """Raises UnknownKeyError only when that is certain: the key may be in events that are still ahead, and an owner before us may have
         answered for it. So a standby never says it, nor an owner that has not come to the end of the log since it is one; they raise
-        RestoringError. HaltedError: the key was taken out after a failed apply. QuarantinedError: its first event is parked.
+        RestoringError. So does a key that is being brought back after a failed apply; HaltedError where the shard stands still meanwhile.
+        QuarantinedError: its first event is parked.
         """
         entry = self.entries.get(key)
         if entry is not None:
@@ -330,7 +331,10 @@ class Shard:
                 f"{self.view.name} knows no {key.decode(errors='replace')} before {self.parked[key].reason}"
             )
         if self.broken and key in self.broken:
-            raise HaltedError(f"{key.decode(errors='replace')}: {self.broken[key]}")
+            problem = f"{key.decode(errors='replace')}: {self.broken[key]}"
+            if self.phase is Phase.HALTED:
+                raise HaltedError(problem)
+            raise RestoringError(f"is brought back as it was before an event that cannot be folded: {problem}")
         known = f"{self.view.name} knows no {key.decode(errors='replace')}"
         upto = f"{self.partition}@{self.next_offset - 1}"
         if self.phase is Phase.HALTED:

@@ -10,9 +10,10 @@ import pytest
 from aorist.engine import parked
 from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Phase
-from aorist.errors import NoOwnerError, NotParkedError, QuarantinedError, StoreUnavailableError
+from aorist.errors import NoOwnerError, NotParkedError, QuarantinedError, RestoringError, StoreUnavailableError
 from aorist.ports import NewRecord, ParkedEvent, ParkedState
 from aorist.position import ShardName
+from aorist.serve.errors import is_transient, status_of
 from aorist.v1 import read_pb2
 from tests.harness.places import PATIENCE_S
 from tests.harness.process import until
@@ -279,6 +280,21 @@ async def test_a_key_is_read_as_before_the_event_and_at_or_past_it_with_the_reas
         with pytest.raises(QuarantinedError, match=r"counts/0@2.*added raised ArithmeticError"):
             rig.shard.parked_for(b"a", read)
     assert rig.shard.parked_for(b"b", read_at_least(rig, 4)) is None
+
+
+async def test_a_key_that_is_being_brought_back_is_worth_asking_for_again(quarantined: Rig) -> None:
+    """Else a list of all keys would fail for the moment that it takes."""
+    rig, told = quarantined, []
+
+    def ask(method: str, *_: object) -> None:
+        if method == "read_row" and rig.shard.broken:
+            with pytest.raises(RestoringError, match=r"brought back.*raised ArithmeticError") as raised:
+                rig.shard.entry(b"a")
+            told.append(is_transient(status_of(raised.value)))
+
+    rig.store = WrappedStore(rig.store, ask)
+    await poisoned(rig)
+    assert told == [True]
 
 
 async def test_a_key_whose_first_event_is_parked_has_no_state_to_give(quarantined: Rig) -> None:

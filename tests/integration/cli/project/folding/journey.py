@@ -1,7 +1,10 @@
 """Counts events: each time one is folded counts, and so does the order. Nothing that a later event could cover up.
 
-Axis 0 of the answer: `position` is the number of events, `sampled_at_us` a hash of all their times in order.
+Axis 0 of the answer: `position` is the number of events, `sampled_at_us` a hash of all their times in order. Broken for events whose first
+axis is at TESTED_POISON, until a process starts without it: a bug, and its fix.
 """
+
+import os
 
 from envelope import Envelope  # type: ignore[import-not-found]
 
@@ -16,6 +19,8 @@ from fleet.arms.v1.queries_pb2 import (
     WatchArmPositionResponse,
 )
 
+POISON = os.environ.get("TESTED_POISON", "")
+
 arm_position = View("arm_position", events=Envelope, state=ArmPosition)
 
 
@@ -23,6 +28,8 @@ arm_position = View("arm_position", events=Envelope, state=ArmPosition)
 def moved(arm: ArmPosition, event: JointPositionsChanged) -> None:
     count = arm.axes[0] if arm.axes else arm.axes.add()
     count.position += 1
+    if POISON and event.axes[0].position == float(POISON):
+        raise ArithmeticError("poison")  # half-way through
     count.sampled_at_us = (count.sampled_at_us * 31 + event.sampled_at_us) % (2**61 - 1)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from base64 import b64decode
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -103,10 +104,16 @@ class Arms:
         command = ["quarantine", *arguments, "--address", self.load.queries, "--timeout", str(PATIENCE_S)]
         return await asyncio.to_thread(CliRunner().invoke, aorist, command, prog_name="aorist")
 
-    async def parked(self) -> list[str]:
-        listed = await self.quarantine("list", "--json")
-        assert listed.exit_code == 0, listed.output
-        return [b64decode(key["key"]).decode() for key in json.loads(listed.stdout).get("keys", [])]
+    async def until_parked(self, *arms: str) -> None:
+        """All workers say that just these are: also none that has died and is not known to be gone yet."""
+        give_up = time.monotonic() + PATIENCE_S
+        while True:
+            listed = await self.quarantine("list", "--json")
+            found = [b64decode(key["key"]).decode() for key in json.loads(listed.stdout).get("keys", [])]
+            if listed.exit_code == 0 and found == list(arms):
+                return
+            assert time.monotonic() < give_up, f"not within {PATIENCE_S:g} s: {arms} parked; {listed.output}"
+            await asyncio.sleep(0.05)
 
     async def queue(self, arm: str) -> list[tuple[int, str, bool]]:
         """Offset, state, and whether it is told why the fold failed, of all that is held back of an arm."""
@@ -137,8 +144,7 @@ async def test_only_the_key_is_parked_whoever_owns_it_and_nothing_is_lost(cluste
     gateway, asked = cluster.gateways()
     # The second takes no checkpoint: what it knows of keys released elsewhere, it knows since it took them over.
     owner, other = cluster.materializer(OWNER, **BROKEN), cluster.materializer(OTHER, **BROKEN, **SELDOM)
-    commands, queries = await gateway.ready(), await asked.ready()
-    await asyncio.gather(owner.ready(), other.ready())
+    commands, queries, *_ = await asyncio.gather(*(role.ready() for role in (gateway, asked, owner, other)))
     count, (replayed, skipped, _) = cluster.partitions, DOOMED
     await until_owned(queries, count, OWNER, OTHER)
     try:
@@ -150,7 +156,7 @@ async def test_only_the_key_is_parked_whoever_owns_it_and_nothing_is_lost(cluste
             await arms.check_parked(replayed, first, last)
             await arms.check_parked(skipped, poison, behind)
             await load.progress()
-            assert await arms.parked() == [replayed, skipped]
+            await arms.until_parked(replayed, skipped)
             await arms.replay_in_vain(replayed)
             queue = await arms.queue(replayed)
             assert queue == [(first.offset, "PARKED", True), (last.offset, "PARKED", False)]
@@ -158,7 +164,7 @@ async def test_only_the_key_is_parked_whoever_owns_it_and_nothing_is_lost(cluste
             owner.kill()  # the other has parked them as a standby
             await until_owned(queries, count, OTHER)
             assert await arms.queue(replayed) == queue
-            assert await arms.parked() == [replayed, skipped]
+            await arms.until_parked(replayed, skipped)
             last = await arms.report(replayed)
             await arms.check_parked(replayed, first, last)
             queue.append((last.offset, "PARKED", False))
@@ -171,6 +177,7 @@ async def test_only_the_key_is_parked_whoever_owns_it_and_nothing_is_lost(cluste
             await arms.skip(skipped, poison)
             owner.kill()
             await until_owned(queries, count, OTHER)
+            await arms.until_parked(replayed)
             await arms.check_free(skipped, behind, 2)
             await arms.check_parked(replayed, first, last)
             await load.progress()
@@ -181,7 +188,7 @@ async def test_only_the_key_is_parked_whoever_owns_it_and_nothing_is_lost(cluste
             await until_owned(queries, count, OWNER)
             await arms.replay(replayed)
             await arms.check_free(replayed, last, 4)
-            assert await arms.parked() == []
+            await arms.until_parked()
             await load.progress()
         assert not load.failures, load.failures
         await check_end(cluster, load, without_skipped, owner, gateway, asked)
@@ -228,7 +235,7 @@ async def test_a_bad_deploy_halts_a_shard_and_says_so(cluster: Cluster) -> None:
         async with channel_to(queries) as channel:
             (member,) = (await StatusServiceStub(channel).GetStatus(GetStatusRequest(), timeout=PATIENCE_S)).members
         assert any(halted.problem in problem for problem in member.problems)
-        assert await arms.parked() == list(DOOMED[:2])
+        await arms.until_parked(*DOOMED[:2])
         for arm in REPORTING:
             if newest[arm].partition != partition:
                 await arms.check_free(arm, newest[arm], 1)

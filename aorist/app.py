@@ -260,9 +260,10 @@ async def _worker(
     """A worker: folds, answers gateways at the address given, owns its part. Leaves with a checkpoint of everything."""
     events, store, series, registry = ports
     name = settings.member or f"{socket.gethostname()}-{os.getpid()}"
-    partitions = {view: project.views[view].schema.topic.partitions for view in views}
+    folded = [project.views[view] for view in views]
+    partitions = {view.build_name: view.schema.topic.partitions for view in folded}
     materializer = Materializer(
-        [project.views[view] for view in views],
+        folded,
         events,
         store,
         settings.checkpoint_interval_s,
@@ -279,7 +280,7 @@ async def _worker(
     serve_quarantine(listener, materializer, lambda: owner.check_lease())  # noqa: PLW0108
     serve_heartbeats(listener)
     bound = await listener.start()
-    member = Member(name, settings.advertise or bound, tuple(views))
+    member = Member(name, settings.advertise or bound, tuple(partitions))
     owner = Owner(registry, member, partitions, materializer, settings.standbys)
     peers = Peers(name, settings.heartbeat_s, settings.suspect_after_s, owner.suspect, owner.trust)
     owner.on_members = peers.follow

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from aorist.position import Partition, ShardName
+from aorist.position import Partition, ShardName, build_name, view_and_build
 
 MAX_RECORD_BYTES = 1_000_000
 """Of one event, key and value together: what a Kafka broker takes by default, less its framing."""
@@ -296,7 +296,7 @@ class SeriesStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process that can own shards. `address`: host:port of its worker service. `views`: those it can fold.
+    """One process that can own shards. `address`: host:port of its worker service. `views`: builds that it can fold, NAME@BUILD each.
 
     `leaving`: it hands over what it owns, and is given nothing any more.
     """
@@ -314,13 +314,36 @@ class Claim(NamedTuple):
     epoch: int
 
 
+class Answering(NamedTuple):
+    """The build of a view that answers. `before`: the one that did before it, 0: none. `revision`: at which it was named."""
+
+    build: int
+    before: int
+    revision: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """The registry at one revision. A claim outlives its member only until the registry notices."""
+    """The registry at one revision. A claim outlives its member only until the registry notices.
+
+    `answering`: by the name of the view; it outlives all members.
+    """
 
     revision: int
     members: Mapping[str, Member] = field(default_factory=dict)
     claims: Mapping[ShardName, Claim] = field(default_factory=dict)
+    answering: Mapping[str, Answering] = field(default_factory=dict)
+
+    def answers(self, view: str) -> str:
+        """NAME@BUILD of the build that answers. Builds count from 1: nobody has NAME@0, which is where none was ever named."""
+        answering = self.answering.get(view)
+        return build_name(view, answering.build if answering is not None else 0)
+
+    def epoch(self, shard: ShardName, claimed: int) -> int:
+        """Under which the owner of `shard`, who claimed it at `claimed`, answers: no lower than answers of other builds before."""
+        view, build = view_and_build(shard.view)
+        answering = self.answering.get(view)
+        return max(claimed, answering.revision) if answering is not None and answering.build == build else claimed
 
 
 class Session(Protocol):
@@ -356,6 +379,13 @@ class OwnershipRegistry(Protocol):
 
     async def join(self, member: Member) -> Session:
         """Announces a member. Its name must be new or its own former one."""
+        ...
+
+    async def let_answer(self, view: str, build: int, seen: Answering | None) -> bool:
+        """From now on this build of `view` answers, if until now it is as `seen` (None: none was ever named). Says whether it was.
+
+        Raises RegistryUnavailableError when it is not known whether that was done, or may yet be.
+        """
         ...
 
     def watch(self) -> AsyncIterator[Ownership]:

@@ -30,8 +30,21 @@ class Position(NamedTuple):
         return f"{self.topic}/{self.partition}@{self.offset}"
 
 
+def build_name(view: str, build: int) -> str:
+    """A build of a view, NAME@BUILD: what is folded, owned and asked for. Each has rows and shards of its own."""
+    return f"{view}@{build}"
+
+
+def view_and_build(name: str) -> tuple[str, int]:
+    """Of such a name. Raises ValueError for any other text."""
+    view, _, build = name.rpartition("@")
+    if not view:
+        raise ValueError(f"{name!r} is not NAME@BUILD")
+    return view, int(build)
+
+
 class ShardName(NamedTuple):
-    """One partition of one view: the unit that is owned. `view` includes the build where there are several."""
+    """One partition of one build of a view: the unit that is owned. `view`: NAME@BUILD."""
 
     view: str
     partition: int

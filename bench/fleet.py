@@ -16,7 +16,7 @@ from aorist.adapters.etcd.keys import Keys
 from aorist.adapters.etcd.v3 import rpc_pb2
 from aorist.engine.ownership import placement
 from aorist.ports import Member
-from aorist.position import ShardName
+from aorist.position import ShardName, build_name
 from aorist.v1.read_pb2 import ROLE_OWNER, ROLE_STANDBY
 from aorist.v1.status_pb2 import GetStatusRequest, ShardStatus
 from aorist.v1.status_pb2_grpc import StatusServiceStub
@@ -28,6 +28,7 @@ from bench.rig import Rig
 from stack.process import Process
 from tests.chaos.counting import PROJECT
 
+BUILD = build_name(VIEW, 1)
 MEMBERS = ("finn", "bob", "kim")
 """Of eight shards they own two, three and three, and each stands by for both others."""
 
@@ -48,8 +49,8 @@ class Fleet:
         self._etcd = Client(rig.environ["AORIST_ETCD"].split(","))
         self._stack = AsyncExitStack()
         self._owners: dict[str, Process] = {}
-        members = [Member(name, "", (VIEW,)) for name in MEMBERS]
-        self.places = {number: placement(ShardName(VIEW, number), members)[:2] for number in range(PARTITIONS)}
+        members = [Member(name, "", (BUILD,)) for name in MEMBERS]
+        self.places = {number: placement(ShardName(BUILD, number), members)[:2] for number in range(PARTITIONS)}
         """Owner and standby of each shard, while all members live."""
 
     async def __aenter__(self) -> Self:

@@ -17,7 +17,9 @@ from aorist.v1 import quarantine_pb2
 
 M = TypeVar("M", bound=Message)
 _SERVICE = quarantine_pb2.DESCRIPTOR.services_by_name["QuarantineService"]
-_view_option = click.option("--view", default="", help="The view, where several have such a key parked.")
+_view_option = click.option(
+    "--view", default="", help="The view, or NAME@BUILD for one build of it, where several have such a key parked."
+)
 
 
 @click.group

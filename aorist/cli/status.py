@@ -59,9 +59,11 @@ def status(*, as_is: bool, address: str, timeout: float) -> None:
 
 
 def unwell_shards(shards: Iterable[status_pb2.ShardStatus]) -> list[str]:
-    """Names of the shards that no owner serves, or comes to serve; a standby's troubles do not count."""
+    """Names of the shards that no owner serves, or comes to serve; troubles of standbys, and of builds that do not answer, do not count."""
     well: dict[str, bool] = {}
     for shard in shards:
+        if shard.beside:
+            continue
         owned = shard.role == read_pb2.ROLE_OWNER and bool(shard.member) and shard.phase not in UNWELL
         name = f"{shard.view}/{shard.partition}"
         well[name] = well.get(name, False) or owned

@@ -34,6 +34,7 @@ from aorist.declare.schema import EventSchema, check_whole_field, schema_of
 from aorist.declare.series import Series, Windows
 from aorist.errors import MisdeclaredError
 from aorist.ports import SeriesSpec
+from aorist.position import build_name
 
 S = TypeVar("S")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -80,6 +81,7 @@ class View(Generic[S]):
         if build < 1:
             raise MisdeclaredError(f"{self.place}: build is {build}; builds count from 1")
         self.name, self.state, self.build = name, state, build
+        self.build_name = build_name(name, build)
         self.schema: EventSchema = schema_of(events)
         self.codec: Codec[S] = codec or self._message_codec()
         self.handlers: dict[str, Callable[[S, Any], None]] = {}

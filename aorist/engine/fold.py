@@ -82,8 +82,8 @@ class Folder:
         parker: Executor | None = None,
     ) -> None:
         """`parker`: where keys are parked; left out: on a thread of its own."""
-        self._parker = parker or ThreadPoolExecutor(1, f"park {view.name}")  # begins with the first one
-        self.thread = Thread(f"fold {view.name}", self._run, fate)
+        self._parker = parker or ThreadPoolExecutor(1, f"park {view.build_name}")  # begins with the first one
+        self.thread = Thread(f"fold {view.build_name}", self._run, fate)
         self._fold_records = compile_fold(view)
         self._reader = reader
         self._quarantine, self._most_beyond = quarantine, most_beyond

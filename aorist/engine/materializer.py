@@ -54,7 +54,8 @@ class Materializer:
         most_parked_keys: int = MOST_KEYS,
     ) -> None:
         """`series`: where views that keep windows of time write them; needed where there is such a view."""
-        self.views = {view.name: view for view in views}
+        self.views = {view.build_name: view for view in views}
+        """By NAME@BUILD, as in the names of shards."""
         self.shards: dict[ShardName, Shard] = {}
         self._events, self._store, self._series = events, store, series
         self.fate = Fate()
@@ -165,7 +166,7 @@ class Materializer:
             log.error("shard refused: its rows cannot be read", shard=str(name), exc_info=error)
             shard.halt(f"its rows cannot be read: {type(error).__name__}: {error}")
         else:
-            self._folders[view.name].hold(shard, next_offset)
+            self._folders[name.view].hold(shard, next_offset)
             log.info("restored", shard=str(name), keys=len(shard.entries), next_offset=next_offset)
             for key, queue in list(shard.parked.items()):
                 text = key.decode(errors="replace")
@@ -195,7 +196,7 @@ class Materializer:
             )
 
     def _commit(self, shard: Shard, next_offset: int) -> None:
-        self._folders[shard.view.name].commit(shard.partition, next_offset)
+        self._folders[shard.name.view].commit(shard.partition, next_offset)
 
     def threads(self) -> list[Thread]:
         """All that it runs."""

@@ -4,6 +4,9 @@ A member holds the shards that it should own or stand by for, and folds them all
 for it; one that another has, once it is warm, if it is the better place, or if the other is suspected to be dead: the two may both answer
 for a moment, which is harmless, since what they say of one position is the same. Whoever loses a shard folds on. Whoever leaves says so
 first, and serves until the shards have been taken.
+
+Each build of a view has members and shards of its own. The first member ever that folds a view names its own build as the one that
+answers; after that only people do (`aorist view promote`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Phase
 from aorist.errors import NoOwnerError, UnavailableError
 from aorist.ports import Claim, Member, Ownership, OwnershipRegistry, Session
-from aorist.position import ShardName
+from aorist.position import ShardName, view_and_build
 
 MOVE_S = 0.05
 """Least time between two shards that a member takes over from living ones: not all at once."""
@@ -65,7 +68,7 @@ class Owner:
         materializer: Materializer,
         standbys: int,
     ) -> None:
-        """`partitions`: of each view's topic. `standbys`: members that hold each shard warm beside its owner."""
+        """`partitions`: of the topic of each of the member's views. `standbys`: members that hold each shard warm beside its owner."""
         self._registry, self._member, self._materializer, self._standbys = registry, member, materializer, standbys
         self._shards: Sequence[ShardName] = [
             ShardName(view, index) for view in member.views for index in range(partitions[view])
@@ -114,6 +117,9 @@ class Owner:
             for claim in ownership.claims.values():
                 if claim.epoch > self._suspects.get(claim.member, claim.epoch):
                     del self._suspects[claim.member]  # whoever claims is alive, even if we two cannot hear each other
+            for shard, epoch in self._epochs.items():
+                if shard in self._materializer.shards:  # its build may be the one that answers only since now
+                    self._materializer.shards[shard].epoch = ownership.epoch(shard, epoch)
             self.on_members(ownership.members)
             self._moved.set()
             self._wake.set()
@@ -147,10 +153,25 @@ class Owner:
         """Every shard, by what the registry says now. Returns after how long to look again though nothing changed."""
         if self._member.name not in self._ownership.members:
             return None  # the registry as we know it is from before we joined
+        if not await self._name_answering():
+            return AGAIN_S[0]
         again = await asyncio.gather(*(self._look_at(shard, session) for shard in self._shards))
         if all(self._has_settled(shard) for shard in self._shards):
             self.settled.set()
         return min((seconds for seconds in again if seconds is not None), default=None)
+
+    async def _name_answering(self) -> bool:
+        """Where no build of a view of ours was ever named as the one that answers, ours is. Says whether that is so now."""
+        for view, build in map(view_and_build, self._member.views):
+            if view in self._ownership.answering:
+                continue
+            try:
+                if await self._registry.let_answer(view, build, None):
+                    log.info("build answers: the first of its view", view=view, build=build)
+            except UnavailableError as error:
+                log.warning("no build named; trying again", view=view, build=build, problem=str(error))
+                return False
+        return True
 
     async def _look_at(self, shard: ShardName, session: Session) -> float | None:
         ownership, me = self._ownership, self._member.name
@@ -217,7 +238,7 @@ class Owner:
         if epoch is not None:
             self._epochs[shard] = epoch
             self.takeovers[kind] += 1
-            self._materializer.own(here, epoch)
+            self._materializer.own(here, self._ownership.epoch(shard, epoch))
             log.info("shard owned", shard=str(shard), epoch=epoch, instead_of=claim.member if claim else None)
         return None
 

@@ -73,7 +73,7 @@ class Quarantine:
 
     def bring_back(self, shard: Shard, upto: int) -> None:
         """The keys taken out of `shard`, as they were before offset `upto`."""
-        reader = self._events.reader(f"{shard.view.name}-repair")
+        reader = self._events.reader(f"{shard.name.view}-repair")
         try:
             refold(shard, upto, self.store, reader)
         finally:

@@ -70,7 +70,7 @@ class Shard:
 
     def __init__(self, view: View[Any], partition: Partition, rows: ShardRows, epoch: int) -> None:
         self.view, self.partition, self.rows, self.epoch = view, partition, rows, epoch
-        self.name = ShardName(view.name, partition.number)
+        self.name = ShardName(view.build_name, partition.number)
         self.owned = epoch > 0
         self.warm = False  # has reached the end of the log since it was restored
         self.on_change: Callable[[], None] = lambda: None  # called on the loop when phase or warmth has changed

@@ -53,7 +53,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("aorist_checkpoint_failures_total", "counter", (), WORKER, "Checkpoints that the store did not take."),
         Metric("aorist_calls_total", "counter", ("request", "reason"), ANY, "Calls ended: OK, or the reason of the error."),
         Metric("aorist_stream_items_total", "counter", ("request", "outcome"), "command gateway", "Of command streams: accepted, refused."),
-        Metric("aorist_view_partitions", "gauge", ("view",), GATEWAY, "Partitions declared: shards that need an owner."),
+        Metric("aorist_view_partitions", "gauge", ("view",), GATEWAY, "Partitions declared: shards of the build that answers."),
         Metric("aorist_view_owned_partitions", "gauge", ("view",), GATEWAY, "Of those, how many a member owns."),
         Metric("aorist_members", "gauge", (), GATEWAY, "Processes that can own shards, by the registry."),
     )
@@ -125,12 +125,13 @@ def of_router(router: Router, partitions: Mapping[str, int]) -> Source:
         ownership = router.ownership
         yield Value("aorist_members", (), len(ownership.members))
         for view, count in partitions.items():
+            answering = ownership.answers(view)
             owned = [
                 shard
                 for shard, claim in ownership.claims.items()
-                if (shard.view, claim.member in ownership.members) == (view, True)
+                if (shard.view, claim.member in ownership.members) == (answering, True)
             ]
-            yield Value("aorist_view_partitions", (view,), count)
-            yield Value("aorist_view_owned_partitions", (view,), len(owned))
+            yield Value("aorist_view_partitions", (answering,), count)
+            yield Value("aorist_view_owned_partitions", (answering,), len(owned))
 
     return read

@@ -39,7 +39,7 @@ def serve_quarantine(listener: Listener, materializer: Materializer, check_lease
     async def parked(ask: quarantine_pb2.ListParkedRequest) -> quarantine_pb2.ListParkedResponse:
         answer = quarantine_pb2.ListParkedResponse()
         for name, shard in sorted(materializer.shards.items()):
-            if shard.owned and ask.view in ("", name.view):
+            if shard.owned and ask.view in ("", name.view, shard.view.name):
                 with shard.lock:
                     keys = sorted(key for key in shard.parked if ask.key in (b"", key))
                     answer.keys.extend(_told(shard, key, shard.parked[key], whole=bool(ask.key)) for key in keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from aorist.declare.queries import Queries, QueryShape
 from aorist.declare.schema import EventSchema
 from aorist.errors import AoristError, InvalidRequestError, StaleError, Violation
-from aorist.position import ShardName, partition_of
+from aorist.ports import Ownership
+from aorist.position import ShardName, partition_of, view_and_build
 from aorist.serve.errors import RelayedError, reason_of
 from aorist.serve.routing import Router
 from aorist.serve.rules import Rules
@@ -215,6 +216,13 @@ def _decode_token(token: str) -> bytes:
     return data[len(TOKEN) :]
 
 
+def _builds(ownership: Ownership, partitions: Mapping[str, int]) -> dict[str, int]:
+    """NAME@BUILD -> partitions: every build that answers, or that a member folds. `partitions`: of each view."""
+    names = {name for member in ownership.members.values() for name in member.views}
+    names |= {ownership.answers(view) for view in partitions}
+    return {name: partitions.get(view_and_build(name)[0], 0) for name in names}
+
+
 def serve_status(listener: Listener, router: Router, partitions: dict[str, int], timeout_s: float = 2.0) -> None:
     """Adds `aorist.v1.StatusService` for the whole system. `partitions`: of each view."""
 
@@ -222,6 +230,7 @@ def serve_status(listener: Listener, router: Router, partitions: dict[str, int],
         shards: list[status_pb2.ShardStatus] = []
         members: list[status_pb2.MemberStatus] = []
         seen: set[ShardName] = set()
+        answering = {router.ownership.answers(view) for view in partitions}
         for member, address, answer in await router.status(timeout_s):
             if isinstance(answer, AoristError):
                 members.append(status_pb2.MemberStatus(member=member, address=address, problems=[str(answer)]))
@@ -229,6 +238,7 @@ def serve_status(listener: Listener, router: Router, partitions: dict[str, int],
                 shards += [
                     status_pb2.ShardStatus(
                         view=n.view,
+                        beside=n.view not in answering,
                         partition=n.partition,
                         member=member,
                         address=address,
@@ -246,15 +256,16 @@ def serve_status(listener: Listener, router: Router, partitions: dict[str, int],
                 one.address = address
                 members.append(one)
             for shard in answer.shards:
-                shard.address = address
+                shard.address, shard.beside = address, shard.view not in answering
                 seen.add(ShardName(shard.view, shard.partition))
                 shards.append(shard)
-        for view, count in partitions.items():
+        for name, count in _builds(router.ownership, partitions).items():
             for partition in range(count):
-                if ShardName(view, partition) not in seen:
+                if ShardName(name, partition) not in seen:
                     shards.append(
                         status_pb2.ShardStatus(
-                            view=view,
+                            view=name,
+                            beside=name not in answering,
                             partition=partition,
                             phase="NO_OWNER",
                             problem="nobody owns it",

@@ -1,4 +1,7 @@
-"""Routing: from a question to the worker that owns its shard, and again when ownership moves meanwhile."""
+"""Routing: from a question to the worker that owns its shard, and again when ownership moves meanwhile.
+
+A question is about a view. Which build of it answers is looked up at each attempt: one that is promoted meanwhile gives the answer.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import grpc
 from aorist.engine.ownership import placement
 from aorist.errors import AoristError, HaltedError, NoOwnerError, OverloadedError, UnreachableError
 from aorist.ports import Claim, Ownership, OwnershipRegistry
-from aorist.position import NOTHING, ShardName
+from aorist.position import NOTHING, ShardName, view_and_build
 from aorist.serve.errors import RelayedError, is_transient, reason_of
 from aorist.serve.links import Worker, answer_of
 from aorist.v1 import read_pb2, worker_pb2
@@ -76,12 +79,12 @@ class Router:
 
         Raises NoOwnerError, UnreachableError, OverloadedError, or RelayedError: what the worker said.
         """
-        shard = ShardName(question.view, question.partition)
-        owner, owner_until = None, 0.0
+        view, owner, owner_until = question.view, None, 0.0
         while True:
-            changed = self._changed
-            if owner != self.ownership.claims.get(shard) or not owner_until:
-                owner, owner_until = self.ownership.claims.get(shard), time.monotonic() + OWNER_FIRST_S
+            changed, shard = self._changed, self._answering(view, question.partition)
+            question.view = shard.view
+            if owner != (shard, self.ownership.claims.get(shard)):
+                owner, owner_until = (shard, self.ownership.claims.get(shard)), time.monotonic() + OWNER_FIRST_S
             try:
                 claim, worker = self._owner(shard)
                 answer = await worker.ask(shard, question, deadline)
@@ -96,7 +99,7 @@ class Router:
                 failure = error
             now = time.monotonic()
             late = now >= deadline
-            in_vain = late or (now >= owner_until and owner == self.ownership.claims.get(shard))
+            in_vain = late or (now >= owner_until and owner == (shard, self.ownership.claims.get(shard)))
             if in_vain and (late or _copy_will_do(question)):
                 copied = await self._ask_copies(shard, question, stored=late)
                 if copied is not None and copied.HasField("error"):
@@ -139,22 +142,25 @@ class Router:
     async def watch(
         self, question: worker_pb2.Question, min_interval_ms: int, patience_s: float
     ) -> AsyncIterator[bytes]:
-        """Answers about one key, now and whenever it changes, across changes of owner: positions never go back.
+        """Answers about one key, now and whenever it changes, across changes of owner and build: positions never go back.
 
-        While there is no owner, a copy is watched. Raises what `ask` raises, when nobody has answered for `patience_s`.
+        While there is no owner, a copy is watched. Raises what `ask` raises, when nobody has answered for `patience_s`. What another build
+        makes of the same events is told though the position is the same.
         """
-        shard = ShardName(question.view, question.partition)
+        view, told_by = question.view, ""
         deadline, offset, parked = time.monotonic() + patience_s, NOTHING, False
         while True:
-            changed, answered = self._changed, False
+            changed, answered, shard = self._changed, False, self._answering(view, question.partition)
+            question.view = shard.view
             question.timeout_ms = max(0, int((deadline - time.monotonic()) * 1000))
             request = worker_pb2.WatchRequest(question=question, min_interval_ms=min_interval_ms)
             try:
                 async with aclosing(self._watch_once(shard, request)) as answers:
                     async for answer in answers:
                         answered = True
-                        if answer.offset > offset or offset == NOTHING or (answer.parked and not parked):
-                            offset, parked = max(offset, answer.offset), answer.parked
+                        anew = (answer.parked and not parked) or told_by not in ("", shard.view)
+                        if answer.offset > offset or offset == NOTHING or (anew and answer.offset >= offset):
+                            offset, parked, told_by = max(offset, answer.offset), answer.parked, shard.view
                             yield answer.response
                 failure: AoristError = NoOwnerError(f"{shard} has moved on")
             except (NoOwnerError, UnreachableError, RelayedError) as error:
@@ -210,15 +216,16 @@ class Router:
     async def _until_moved(
         self, shard: ShardName, worker: Worker, request: worker_pb2.WatchRequest, until: float = math.inf
     ) -> AsyncGenerator[worker_pb2.WatchResponse, None]:
-        """What `worker` says, until another one owns the shard, or `until` (`time.monotonic()`).
+        """What `worker` says, until another one owns the shard, another build answers, or `until` (`time.monotonic()`).
 
         Raises NoOwnerError, UnreachableError, RelayedError.
         """
+        view, _ = view_and_build(shard.view)
         claim = self.ownership.claims.get(shard)
         stream = worker.watch(request)
         coming = asyncio.ensure_future(stream.read())
         try:
-            while self.ownership.claims.get(shard) == claim:
+            while (self._answering(view, shard.partition), self.ownership.claims.get(shard)) == (shard, claim):
                 moving = asyncio.create_task(self._changed.wait())
                 left_s = None if until == math.inf else max(0, until - time.monotonic())
                 await asyncio.wait((coming, moving), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
@@ -262,12 +269,18 @@ class Router:
         """Raises NoOwnerError."""
         return self._owner(shard)[1]
 
+    def _answering(self, view: str, partition: int) -> ShardName:
+        return ShardName(self.ownership.answers(view), partition)
+
     def _owner(self, shard: ShardName) -> tuple[Claim, Worker]:
+        """The claim with the epoch that answers have at least: no lower than that of any answer before, of another build either."""
         ownership = self.ownership
         claim = ownership.claims.get(shard)
         if claim is None or claim.member not in ownership.members:
             raise NoOwnerError(f"nobody owns {shard} right now")
-        return claim, self._worker_at(ownership.members[claim.member].address)
+        return claim._replace(epoch=ownership.epoch(shard, claim.epoch)), self._worker_at(
+            ownership.members[claim.member].address
+        )
 
     def _worker_at(self, address: str) -> Worker:
         worker = self._workers.get(address)

@@ -65,7 +65,7 @@ async def fold(name: str, topic: str, events: int, more: Callable[[Materializer]
     materializer.start()
     before = rss_at_rest()
     for number in range(view.schema.topic.partitions):
-        materializer.open(ShardName(view.name, number))
+        materializer.open(ShardName(view.build_name, number))
 
     def count() -> int:
         return sum(shard.next_offset for shard in materializer.shards.values())

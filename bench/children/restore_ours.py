@@ -36,7 +36,7 @@ async def main(topic: str, keys: int, what: str) -> None:
     materializer.start()
     before, began = rss_at_rest(), moment(0)
     for number in range(view.schema.topic.partitions):
-        materializer.open(ShardName(view.name, number))
+        materializer.open(ShardName(view.build_name, number))
     until = time.monotonic() + PATIENCE_S
     while not _done(list(materializer.shards.values()), view.schema.topic.partitions, keys):
         assert time.monotonic() < until, f"not done in {PATIENCE_S} s"

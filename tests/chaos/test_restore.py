@@ -50,7 +50,7 @@ async def halted(process: DevProcess) -> set[int]:
         answer = await health.Check(health_pb2.HealthCheckRequest())
     assert (answer.status == health_pb2.HealthCheckResponse.NOT_SERVING) == bool(shards)
     said = {line["shard"] for line in process.logged() if line["level"] == "error"}
-    assert said == {f"arm_position/{partition}" for partition in shards}
+    assert said == {f"arm_position@1/{partition}" for partition in shards}
     return set(shards)
 
 

@@ -54,7 +54,7 @@ def check_role(answer: Answer) -> None:
 def question(topic: str, arm: str, partition: int) -> Question:
     request = GetArmPositionRequest(arm_id=arm)
     return Question(
-        view=VIEW,
+        view=f"{VIEW}@1",
         topic=topic,
         partition=partition,
         request_type=request.DESCRIPTOR.full_name,

@@ -168,7 +168,7 @@ async def test_an_unclean_election_is_noticed(replicated: Cluster, three: KafkaC
         again = replicated.materializer("ada")
         await _only_the_last_goes_on(queries)
         errors = [json.loads(line) for line in again.lines('"level": "error"')]
-        assert {error["shard"] for error in errors} == {f"arm_position/{number}" for number in range(PARTITIONS - 1)}
+        assert {error["shard"] for error in errors} == {f"arm_position@1/{number}" for number in range(PARTITIONS - 1)}
         await _covered(replicated, (80, 80, 80, 60))
         await asyncio.to_thread(_refused_by_a_client_in_use, three, replicated.topic)
     except BaseException as error:

@@ -47,7 +47,7 @@ async def all_halted(cluster: Cluster, process: Process, queries: str, word: str
     shards = await until_status(queries, lambda found: halted(found) == everything, "all halted")
     assert all(word in shard.problem for shard in shards), shards
     said = errors(process)
-    assert set(said) == {f"arm_position/{number}" for number in everything}
+    assert set(said) == {f"arm_position@1/{number}" for number in everything}
     assert all(word in problem for problem in said.values()), said
 
 
@@ -78,8 +78,8 @@ async def test_retention_past_the_checkpoint_is_refused(cluster: Cluster) -> Non
     for number, offset in cut.items():
         assert "events between are lost to this view" in shards[number].problem
         assert f"holds offsets {offset} to" in shards[number].problem
-        assert "lost to this view" in errors(folding)[f"arm_position/{number}"]
-    assert set(errors(folding)) == {f"arm_position/{number}" for number in cut}
+        assert "lost to this view" in errors(folding)[f"arm_position@1/{number}"]
+    assert set(errors(folding)) == {f"arm_position@1/{number}" for number in cut}
     there = {p.partition: p.offset for p in sorted(positions, key=lambda p: p.offset)}
     async with channel_to(queries) as channel:
         stub = ArmQueryServiceStub(channel)

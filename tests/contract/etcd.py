@@ -21,7 +21,7 @@ PATIENCE_S = 30.0
 
 
 def member(name: str) -> Member:
-    return Member(name, f"{name}.example:7000", ("view", "other"))
+    return Member(name, f"{name}.example:7000", ("view@1", "other@1"))
 
 
 class EtcdHarness:

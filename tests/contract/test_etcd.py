@@ -25,7 +25,7 @@ from tests.contract.etcd import PATIENCE_S, member, until
 from tests.servers import shared_etcd
 
 SHARD = ShardName("view@2/x", 0)
-SHARDS = [ShardName("view", number) for number in range(20)]
+SHARDS = [ShardName("view@1", number) for number in range(20)]
 
 VICTIM = """
 import asyncio, sys
@@ -218,7 +218,7 @@ async def test_claims_beside_a_moving_fence_all_succeed(new_registry: NewRegistr
     session = await new_registry().join(member("a"))
     claims = [asyncio.create_task(session.claim(shard, 0)) for shard in SHARDS]
     fences = [asyncio.create_task(session._settle(SHARD)) for _ in range(10)]
-    claims += [asyncio.create_task(session.claim(ShardName("other", number), 0)) for number in range(200)]
+    claims += [asyncio.create_task(session.claim(ShardName("other@1", number), 0)) for number in range(200)]
     epochs = await asyncio.gather(*claims)
     await asyncio.gather(*fences)
     assert None not in epochs
@@ -227,7 +227,7 @@ async def test_claims_beside_a_moving_fence_all_succeed(new_registry: NewRegistr
 
 async def test_what_others_put_below_the_prefix_is_left_out(prefix: str, new_registry: NewRegistry) -> None:
     registry = new_registry()
-    strangers = (f"{prefix}/members/x", f"{prefix}/claims/view/one", f"{prefix}/claims/view/1", f"{prefix}/else")
+    strangers = (f"{prefix}/members/x", f"{prefix}/claims/view@1/one", f"{prefix}/claims/view@1/1", f"{prefix}/else")
     for key in strangers:
         put = pb.RequestOp(request_put=pb.PutRequest(key=key.encode(), value=b"[]"))
         await registry._client.txn(pb.TxnRequest(success=[put]))

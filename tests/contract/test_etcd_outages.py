@@ -20,8 +20,8 @@ from stack.etcd import Etcd
 from tests.contract.etcd import PATIENCE_S, Proxy, compact, member, until
 from tests.harness import process
 
-SHARD = ShardName("view", 0)
-OTHER = ShardName("view", 1)
+SHARD = ShardName("view@1", 0)
+OTHER = ShardName("view@1", 1)
 
 NewRegistry = Callable[..., EtcdOwnershipRegistry]
 
@@ -256,7 +256,7 @@ async def test_a_watch_that_was_cut_off_misses_no_change_that_was_compacted(
     watch = watcher.watch()
     await until(watch, lambda state: "a" in state.members)
     proxy.cut()
-    epochs = [await session.claim(ShardName("view", number), 0) for number in range(10)]
+    epochs = [await session.claim(ShardName("view@1", number), 0) for number in range(10)]
     assert await session.release(SHARD, epochs[0] or 0)
     compact(etcd, (await _now(direct)).revision)
     proxy.mend()

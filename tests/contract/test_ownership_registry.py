@@ -10,16 +10,16 @@ from dataclasses import replace
 import pytest
 
 from aorist.errors import SettingError
-from aorist.ports import Claim, Member, Ownership
+from aorist.ports import Answering, Claim, Member, Ownership
 from aorist.position import ShardName
 from tests.contract.harness import PATIENCE_S, RegistryHarness
 
-SHARD = ShardName("view", 0)
-OTHER = ShardName("view", 1)
+SHARD = ShardName("view@1", 0)
+OTHER = ShardName("view@1", 1)
 
 
 def _member(name: str) -> Member:
-    return Member(name, f"{name}.example:7000", ("view", "other"))
+    return Member(name, f"{name}.example:7000", ("view@1", "other@1"))
 
 
 async def _until(watch: AsyncIterator[Ownership], reached: Callable[[Ownership], bool]) -> Ownership:
@@ -102,7 +102,7 @@ async def test_among_many_claimants_one_wins(registries: RegistryHarness) -> Non
 
 async def test_epochs_grow_over_all_shards(registries: RegistryHarness) -> None:
     session = await registries.registry.join(_member("a"))
-    epochs = [await session.claim(ShardName("view", number), 0) for number in range(10)]
+    epochs = [await session.claim(ShardName("view@1", number), 0) for number in range(10)]
     grown = [epoch for epoch in epochs if epoch is not None]
     assert len(grown) == 10
     assert grown == sorted(set(grown))
@@ -207,14 +207,14 @@ async def test_a_slow_watcher_sees_the_last_state(registries: RegistryHarness) -
 
 async def test_all_watchers_see_the_same_end(registries: RegistryHarness) -> None:
     sessions = [await registries.registry.join(_member(f"m{number}")) for number in range(4)]
-    done = ShardName("done", 0)
+    done = ShardName("done@1", 0)
     watchers = [
         asyncio.create_task(_until(registries.registry.watch(), lambda state: done in state.claims)) for _ in range(5)
     ]
 
     async def claim_all(session_number: int) -> None:
         for number in range(10):
-            await sessions[session_number].claim(ShardName("view", number), 0)
+            await sessions[session_number].claim(ShardName("view@1", number), 0)
 
     await asyncio.gather(*(claim_all(number) for number in range(4)))
     assert await sessions[0].claim(done, 0) is not None
@@ -269,3 +269,39 @@ async def test_a_session_says_when_it_has_ended(registries: RegistryHarness) -> 
     closed = await registries.registry.join(_member("b"))
     await registries.restart()
     await asyncio.wait_for(closed.ended(), PATIENCE_S)
+
+
+# --- which build of a view answers ---
+
+
+async def test_a_build_is_named_once_and_then_by_what_was_seen(registries: RegistryHarness) -> None:
+    registry = registries.registry
+    assert await registry.let_answer("view", 3, None)
+    assert not await registry.let_answer("view", 4, None)
+    first = (await _until(registry.watch(), lambda state: "view" in state.answering)).answering["view"]
+    assert first[:2] == (3, 0)
+    assert await registry.let_answer("view", 4, first)
+    assert not await registry.let_answer("view", 5, first)  # what it saw is over
+    state = await _until(registry.watch(), lambda state: state.answering["view"] != first)
+    assert state.answering == {"view": Answering(4, 3, state.revision)}
+    assert state.revision > first.revision
+    assert await registry.let_answer("view", 3, state.answering["view"])
+    again = (await _until(registry.watch(), lambda state: state.answering["view"].build == 3)).answering["view"]
+    assert again.before == 4
+    assert not await registry.let_answer("view", 4, first)  # the same build, named anew: not what it saw
+
+
+async def test_among_many_who_name_a_build_one_wins(registries: RegistryHarness) -> None:
+    named = await asyncio.gather(*(registries.registry.let_answer("view", build, None) for build in range(1, 9)))
+    assert sum(named) == 1
+    answering = (await _now(registries)).answering["view"]
+    assert answering.build == named.index(True) + 1
+
+
+async def test_the_build_that_answers_outlives_all_members(registries: RegistryHarness) -> None:
+    session = await registries.registry.join(_member("a"))
+    assert await registries.registry.let_answer("view", 2, None)
+    assert await session.claim(SHARD, 0) is not None
+    await session.leave()
+    state = await _until(registries.registry.watch(), lambda state: "a" not in state.members)
+    assert (state.answering["view"].build, state.claims) == (2, {})

@@ -243,7 +243,7 @@ async def test_the_command_line_tells_the_status(running: Running) -> None:
     assert status.returncode == 0, status.stderr
     shards = json.loads(status.stdout)["shards"]
     assert [shard["partition"] for shard in shards] == [*range(8), *range(8)]
-    assert {shard["view"] for shard in shards} == {"arm_motion", "arm_position"}
+    assert {shard["view"] for shard in shards} == {"arm_motion@1", "arm_position@2"}
     assert {shard["phase"] for shard in shards} == {"SERVING"}
     assert sum(int(shard["keys"]) for shard in shards) == 2 * 6
     table = await run(str(AORIST), "status", address=running.process.address)

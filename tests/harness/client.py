@@ -157,7 +157,7 @@ async def shards_of(address: str) -> dict[int, ShardStatus]:
     """What the status service says of each partition of the view of positions."""
     async with channel_to(address) as channel:
         answer = await StatusServiceStub(channel).GetStatus(GetStatusRequest())
-    return {shard.partition: shard for shard in answer.shards if shard.view == "arm_position"}
+    return {shard.partition: shard for shard in answer.shards if shard.view.startswith("arm_position@")}
 
 
 async def until_shards(address: str, condition: Callable[[dict[int, ShardStatus]], bool], what: str) -> None:

@@ -109,7 +109,12 @@ class LogFile:
                 )
             ),
             committed=dict(
-                rows(_pair, "SELECT idx, next_offset FROM committed WHERE topic = ? AND reader_group = ?", TOPIC, VIEW)
+                rows(
+                    _pair,
+                    "SELECT idx, next_offset FROM committed WHERE topic = ? AND reader_group = ?",
+                    TOPIC,
+                    f"{VIEW}@1",
+                )
             ),
             revision=connection.execute("SELECT revision FROM registry").fetchone()[0],
         )

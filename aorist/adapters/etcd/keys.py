@@ -1,9 +1,10 @@
-"""How members and claims lie in etcd: one small JSON value each, bound to its member's lease.
+"""How the registry lies in etcd: one small JSON value each; those of members and claims are bound to the member's lease.
 
-    PREFIX/members/NAME            {"address": ..., "views": [...], "leaving": ...}
-    PREFIX/claims/VIEW/PARTITION   {"member": NAME, "attempt": ...}
+    PREFIX/members/NAME                  {"address": ..., "views": ["VIEW@BUILD", ...], "leaving": ...}
+    PREFIX/claims/VIEW@BUILD/PARTITION   {"member": NAME, "attempt": ...}
+    PREFIX/answering/VIEW                {"build": ..., "before": ...}
 
-The epoch of a claim is not in its value: it is the revision at which the key was last put.
+The epoch of a claim is not in its value: it is the revision at which the key was last put. So it is with the build that answers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import structlog
 
 from aorist.adapters.etcd.v3 import rpc_pb2 as pb
 from aorist.errors import SettingError
-from aorist.ports import Claim, Member, Ownership
+from aorist.ports import Answering, Claim, Member, Ownership
 from aorist.position import ShardName
 
 log = structlog.get_logger()
@@ -32,6 +33,7 @@ class Keys:
         root = prefix.rstrip("/")
         self._members = f"{root}/members/"
         self._claims = f"{root}/claims/"
+        self._answering = f"{root}/answering/"
         self.all = pb.RangeRequest(key=f"{root}/".encode(), range_end=f"{root}0".encode())  # "0" comes after "/"
 
     def member(self, name: str) -> bytes:
@@ -40,6 +42,9 @@ class Keys:
     def claim(self, shard: ShardName) -> bytes:
         return f"{self._claims}{shard.view}/{shard.partition}".encode()
 
+    def answering(self, view: str) -> bytes:
+        return f"{self._answering}{view}".encode()
+
     def snapshot(self, answer: pb.RangeResponse) -> Ownership:
         """The registry as read with `all`."""
         events = (pb.Event(kv=kv) for kv in answer.kvs)
@@ -47,7 +52,8 @@ class Keys:
 
     def after(self, before: Ownership, events: Iterable[pb.Event], revision: int) -> Ownership:
         """`before`, changed by what came after it, up to `revision`."""
-        members, claims = dict(before.members), dict(before.claims)  # watchers hold the old ones
+        # Watchers hold the old ones.
+        members, claims, answering = dict(before.members), dict(before.claims), dict(before.answering)
         for event in events:
             key = event.kv.key.decode(errors="replace")
             try:
@@ -55,9 +61,11 @@ class Keys:
                     _change_member(members, key.removeprefix(self._members), event)
                 elif key.startswith(self._claims):
                     _change_claim(claims, key.removeprefix(self._claims), event)
+                elif key.startswith(self._answering):
+                    _change_answering(answering, key.removeprefix(self._answering), event)
             except (ValueError, KeyError, TypeError):
                 log.error("left out of the ownership registry: not a value of aorist", key=key, value=event.kv.value)
-        return Ownership(revision, members, claims)
+        return Ownership(revision, members, claims, answering)
 
 
 def member_value(member: Member) -> bytes:
@@ -74,6 +82,10 @@ def claim_value(member: str, attempt: int) -> bytes:
     return json.dumps({"member": member, "attempt": attempt}).encode()
 
 
+def answering_value(build: int, before: int) -> bytes:
+    return json.dumps({"build": build, "before": before}).encode()
+
+
 def _change_member(members: dict[str, Member], name: str, event: pb.Event) -> None:
     members.pop(name, None)
     if not event.deleted:
@@ -87,3 +99,10 @@ def _change_claim(claims: dict[ShardName, Claim], name: str, event: pb.Event) ->
     claims.pop(shard, None)
     if not event.deleted:
         claims[shard] = Claim(json.loads(event.kv.value)["member"], event.kv.mod_revision)
+
+
+def _change_answering(answering: dict[str, Answering], view: str, event: pb.Event) -> None:
+    answering.pop(view, None)
+    if not event.deleted:
+        value = json.loads(event.kv.value)
+        answering[view] = Answering(int(value["build"]), int(value["before"]), event.kv.mod_revision)

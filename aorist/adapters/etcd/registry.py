@@ -9,12 +9,12 @@ from contextlib import aclosing
 
 from aorist.adapters.etcd.client import Client
 from aorist.adapters.etcd.feed import Feed
-from aorist.adapters.etcd.keys import Keys, address_of
+from aorist.adapters.etcd.keys import Keys, address_of, answering_value
 from aorist.adapters.etcd.lease import Lease
 from aorist.adapters.etcd.session import EtcdSession
 from aorist.adapters.etcd.v3 import rpc_pb2 as pb
 from aorist.errors import RegistryUnavailableError, SettingError, ShuttingDownError
-from aorist.ports import Member, Ownership
+from aorist.ports import Answering, Member, Ownership
 
 PATIENCE_S = 1.5
 """How much longer than its time the lease of a process that died is waited for: etcd looks for ended ones every 0.5 s, then deletes."""
@@ -53,6 +53,19 @@ class EtcdOwnershipRegistry:
                 await self._outlive(member.name, other, deadline)
         except RegistryUnavailableError as error:
             raise RegistryUnavailableError(f"cannot join as {member.name!r}: {error}", **error.metadata) from error
+
+    async def let_answer(self, view: str, build: int, seen: Answering | None) -> bool:
+        key, value = self._keys.answering(view), answering_value(build, seen.build if seen else 0)
+        request = pb.TxnRequest(
+            compare=[pb.Compare(target=pb.Compare.TARGET_MOD, key=key, mod_revision=seen.revision if seen else 0)],
+            success=[pb.RequestOp(request_put=pb.PutRequest(key=key, value=value))],
+        )
+        try:
+            return (await self._client.txn(request)).succeeded
+        except RegistryUnavailableError as error:
+            raise RegistryUnavailableError(
+                f"cannot name the build of {view} that answers: {error}", **error.metadata
+            ) from error
 
     async def watch(self) -> AsyncGenerator[Ownership, None]:
         """While etcd is away it waits: the state shown last is the last that is known."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 
 from aorist.errors import SettingError, ShuttingDownError
-from aorist.ports import Claim, Member, Ownership
+from aorist.ports import Answering, Claim, Member, Ownership
 from aorist.position import ShardName
 
 
@@ -34,6 +34,18 @@ class LocalOwnershipRegistry:
                 )
             self.become(await self.revision(), {**self.now.members, member.name: member}, self.now.claims)
             return LocalSession(self, member.name)
+
+    async def let_answer(self, view: str, build: int, seen: Answering | None) -> bool:
+        async with self.change:
+            if self.closed:
+                raise ShuttingDownError("the ownership registry is closed")
+            if self.now.answering.get(view) != seen:
+                return False
+            revision = await self.revision()
+            named = Answering(build, seen.build if seen else 0, revision)
+            self.now = replace(self.now, revision=revision, answering={**self.now.answering, view: named})
+            self._tell()
+            return True
 
     async def watch(self) -> AsyncIterator[Ownership]:
         seen: Ownership | None = None
@@ -64,7 +76,9 @@ class LocalOwnershipRegistry:
 
     def become(self, revision: int, members: Mapping[str, Member], claims: Mapping[ShardName, Claim]) -> None:
         """For sessions: puts a new state in force."""
-        self.now = Ownership(revision, members, claims)  # never changed in place: watchers hold it
+        self.now = replace(
+            self.now, revision=revision, members=members, claims=claims
+        )  # never changed in place: watchers hold it
         self._tell()
 
     def _tell(self) -> None:

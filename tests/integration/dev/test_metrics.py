@@ -53,8 +53,8 @@ async def test_metrics_agree_with_status_and_count_calls(tmp_path: Path, transpo
 
         assert found["aorist_ready", ()] == 1
         assert found["aorist_members", ()] == 1
-        assert found["aorist_view_partitions", ("arm_position",)] == 8
-        assert found["aorist_view_owned_partitions", ("arm_position",)] == 8
+        assert found["aorist_view_partitions", ("arm_position@2",)] == 8
+        assert found["aorist_view_owned_partitions", ("arm_position@2",)] == 8
         assert found["aorist_takeovers_total", ("free",)] == sum(
             count for (name, _), count in found.items() if name == "aorist_view_partitions"
         )

@@ -54,7 +54,7 @@ async def test_status_names_every_shard_its_owner_and_its_checkpoint(dev: Served
     shards = await shards_of(dev.address)
     assert sorted(shards) == list(range(8))
     for shard in shards.values():
-        assert (shard.view, shard.member, shard.phase) == ("arm_position", "tested", "SERVING")
+        assert (shard.view, shard.member, shard.phase) == ("arm_position@2", "tested", "SERVING")
         assert shard.role == read_pb2.ROLE_OWNER
         assert shard.epoch > 0
         assert shard.address
@@ -87,11 +87,11 @@ async def test_health_and_status_tell_why_it_is_not_ready(tmp_path: Path) -> Non
         health: Any = health_pb2_grpc.HealthStub(dev.channel)
         told = health.Watch(health_pb2.HealthCheckRequest())
         assert (await told.read()).status == health_pb2.HealthCheckResponse.SERVING
-        shard = next(shard for shard in live_shards() if shard.name == ("arm_position", 3))
+        shard = next(shard for shard in live_shards() if shard.name == ("arm_position@2", 3))
         shard.halt("offset 9: no")
         assert (await told.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         (member,) = (await StatusServiceStub(dev.channel).GetStatus(GetStatusRequest())).members
-        assert (member.member, list(member.problems)) == ("tested", ["arm_position/3: offset 9: no"])
+        assert (member.member, list(member.problems)) == ("tested", ["arm_position@2/3: offset 9: no"])
         told.cancel()
 
 

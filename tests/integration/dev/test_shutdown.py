@@ -75,8 +75,8 @@ async def test_sigterm_with_streams_open(tmp_path: Path, transport: str) -> None
         await process.start()
         restored = {line["shard"]: line for line in process.logged()[lines:] if line["event"] == "restored"}
         for partition, saved in log.checkpoints.items():
-            assert restored[f"arm_position/{partition}"]["next_offset"] == saved.next_offset
-        keys = [line["keys"] for shard, line in restored.items() if shard.startswith("arm_position/")]
+            assert restored[f"arm_position@2/{partition}"]["next_offset"] == saved.next_offset
+        keys = [line["keys"] for shard, line in restored.items() if shard.startswith("arm_position@2/")]
         assert sum(keys) == len(log.rows)
         ends = [(partition, end - 1) for partition, end in log.ends.items() if end]
         assert await all_arms(process.address, at_least(ends)) == log.folded(newest)

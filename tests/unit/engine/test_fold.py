@@ -74,7 +74,7 @@ async def test_events_that_a_row_already_holds_are_passed_over(rig: Rig) -> None
     shard = rig.open()
     assert (shard.next_offset, shard.row_offset) == (2, 4)
     rig.poll(1)
-    with pytest.raises(RestoringError, match="counts/0 is catching up at offset 3 of 5"):
+    with pytest.raises(RestoringError, match="counts@1/0 is catching up at offset 3 of 5"):
         shard.check_held()
     rig.fold()
     shard.check_held()

@@ -158,14 +158,14 @@ async def test_who_waits_is_told_when_the_shard_is_given_up(rig: Rig) -> None:
     rig.fold()
     waiting = await _waiting(shard, at_least(rig, 0, on_stale=read_pb2.ON_STALE_RETURN))
     shard.close()
-    with pytest.raises(NoOwnerError, match="counts/0 is not held here any more"):
+    with pytest.raises(NoOwnerError, match="counts@1/0 is not held here any more"):
         await waiting
 
 
 async def test_a_shard_that_is_still_restoring_is_waited_for(rig: Rig) -> None:
     await rig.publish(Added(id="a", amount=1))
     shard = rig.open()
-    with pytest.raises(RestoringError, match="counts/0 is catching up at offset 0 of 0"):
+    with pytest.raises(RestoringError, match="counts@1/0 is catching up at offset 0 of 0"):
         await shard.fresh(at_least(rig, 0, on_stale=read_pb2.ON_STALE_RETURN), 0)
     waiting = await _waiting(shard, NOW)
     rig.fold()

@@ -17,9 +17,10 @@ from aorist.engine.shard import Phase
 from aorist.ports import Member, Session
 from aorist.position import ShardName
 from tests.harness.places import PATIENCE_S
+from tests.harness.process import until
 
-SHARDS = [ShardName("view", partition) for partition in range(8)]
-MEMBERS = {name: Member(name, f"{name}:1", ("view",)) for name in ("ada", "ben", "cleo")}
+SHARDS = [ShardName("view@1", partition) for partition in range(8)]
+MEMBERS = {name: Member(name, f"{name}:1", ("view@1",)) for name in ("ada", "ben", "cleo")}
 
 
 class Held:
@@ -80,7 +81,7 @@ class Fleet:
     def start(self, name: str, *, cold: bool = False) -> None:
         self.shards[name] = shards = Shards()
         shards.cold = set(SHARDS) if cold else set()
-        self.owners[name] = Owner(self.registry, MEMBERS[name], {"view": 8}, cast("Materializer", shards), standbys=1)
+        self.owners[name] = Owner(self.registry, MEMBERS[name], {"view@1": 8}, cast("Materializer", shards), standbys=1)
         self._tasks[name] = asyncio.create_task(self.owners[name].run())
 
     def die(self, name: str) -> None:
@@ -232,3 +233,25 @@ async def test_a_claim_that_somebody_else_got_first_is_left_to_them(monkeypatch:
         await asyncio.wait_for(asked.wait(), PATIENCE_S)
         await asyncio.sleep(0.05)
         assert system.claims() == before
+
+
+async def test_the_first_member_names_its_build_and_later_ones_leave_it_at_that() -> None:
+    async with fleet("ada") as system:
+        named = system.registry.now.answering["view"]
+        assert (named.build, named.before) == (1, 0)
+        later, name = Shards(), Member("dora", "dora:1", ("view@2",))
+        owner = Owner(system.registry, name, {"view@2": 8}, cast("Materializer", later), standbys=1)
+        joining = asyncio.create_task(owner.run())
+        try:
+            await system.until(
+                lambda: sum(claim.member == "dora" for claim in system.registry.now.claims.values()) == 8
+            )
+            assert system.registry.now.answering["view"] == named
+            assert {shard for shard, member in system.claims().items() if member == "ada"} == set(SHARDS)
+            claimed = max(claim.epoch for claim in system.registry.now.claims.values())
+            assert await system.registry.let_answer("view", 2, named)
+            await until(
+                lambda: all(held.epoch > claimed for held in later.shards.values()), "epochs of the build named"
+            )
+        finally:
+            joining.cancel()

@@ -151,7 +151,7 @@ async def test_a_log_that_no_longer_reaches_back_to_the_checkpoint_is_refused(ri
         rig.open()
     for part in (
         "counts/0 holds offsets 2 to 2",
-        "the checkpoint of counts/0 goes on at 1",
+        "the checkpoint of counts@1/0 goes on at 1",
         "rebuild it under a new build",
     ):
         assert part in str(refused.value)
@@ -183,7 +183,7 @@ async def test_a_checkpoint_older_than_the_tombstones_of_a_compacted_topic_is_re
         if refused:
             with pytest.raises(
                 LogTruncatedError,
-                match=r"counts/0 is 23 h old, and the compacted counts/0 .* rebuild the view under a new build",
+                match=r"counts@1/0 is 23 h old, and the compacted counts/0 .* rebuild the view under a new build",
             ):
                 rig.open()
         else:
@@ -194,7 +194,7 @@ async def test_a_log_that_ends_before_the_checkpoint_is_refused(rig: Rig) -> Non
     rig.store.write_checkpoint(rig.rows, Checkpoint(5, 1, 1))
     await rig.publish(Added(id="a", amount=1))
     with pytest.raises(
-        LogTruncatedError, match="counts/0 holds offsets 0 to 1, but the checkpoint of counts/0 goes on at 5"
+        LogTruncatedError, match="counts/0 holds offsets 0 to 1, but the checkpoint of counts@1/0 goes on at 5"
     ):
         rig.open()
 
@@ -207,7 +207,7 @@ async def test_a_log_that_ends_before_a_row_is_refused(rig: Rig, checkpoint: Che
     rig.store.write_rows(rig.rows, [SnapshotRow(b"a", counts(1, 2), 1, 1)])
     await rig.publish(Added(id="a", amount=1))
     with pytest.raises(
-        LogTruncatedError, match="counts/0 ends at offset 1, but a row of counts/0 already holds event 1"
+        LogTruncatedError, match="counts/0 ends at offset 1, but a row of counts@1/0 already holds event 1"
     ):
         rig.open()
 

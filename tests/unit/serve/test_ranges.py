@@ -88,7 +88,7 @@ def served(when_read: Callable[[], object]) -> tuple[WorkerService, Shard]:
 def question(request: Any, *, over_range: bool = True, **more: Any) -> worker_pb2.Question:
     key = request.arm_id.encode() if hasattr(request, "arm_id") else b""
     return worker_pb2.Question(
-        view="arm_motion",
+        view="arm_motion@1",
         request_type=request.DESCRIPTOR.full_name,
         request=request.SerializeToString(),
         key=key,

@@ -42,8 +42,8 @@ class Worker:
         self.log.create(self.view.schema.topic)
         self.materializer = Materializer([self.view], self.log, SqliteSnapshotStore(self.database), 3600)
         self.registry = LocalOwnershipRegistry(lambda: next(numbers))
-        member = Member("ada", "ada:1", (self.view.name,))
-        partitions = {self.view.name: self.view.schema.topic.partitions}
+        member = Member("ada", "ada:1", (self.view.build_name,))
+        partitions = {self.view.build_name: self.view.schema.topic.partitions}
         self.owner = Owner(self.registry, member, partitions, self.materializer, standbys=1)
         self.look = WorkerLook(self.owner, self.materializer, LATE_MS)
 
@@ -89,7 +89,7 @@ async def test_until_it_owns_what_it_should_it_says_what_is_missing(
     async with working(tmp_path) as worker:
         assert worker.abouts() == ["membership"]
         monkeypatch.setattr(worker.materializer, "open", lambda _: None)
-        assert (await worker.unready("ownership")).text == "it does not own yet what it should: counts/0, counts/1"
+        assert (await worker.unready("ownership")).text == "it does not own yet what it should: counts@1/0, counts@1/1"
         monkeypatch.undo()
         worker.materializer.on_change()
         await worker.ready()
@@ -110,7 +110,7 @@ async def test_a_fold_that_hangs_is_named_though_it_holds_a_lock(tmp_path: Path)
         worker.folding().still_s = 0.2
         shard = worker.shard()
         with shard.lock:  # the fold waits for it when it comes to the end of the log again
-            assert (await worker.unready("fold counts")).text == "thread `fold counts` has not turned for 0.2 s"
+            assert (await worker.unready("fold counts@1")).text == "thread `fold counts@1` has not turned for 0.2 s"
         await worker.ready()
 
 
@@ -161,7 +161,7 @@ async def test_lag_ages_while_the_log_is_away(tmp_path: Path, monkeypatch: pytes
         (folder,) = worker.materializer._folders.values()
         monkeypatch.setattr(folder._reader, "poll", away)
         text = (await worker.unready("lag")).text
-        assert text == "above max_lag_ms, 300: counts/0, counts/1"
+        assert text == "above max_lag_ms, 300: counts@1/0, counts@1/1"
         monkeypatch.undo()
         await worker.ready()
 

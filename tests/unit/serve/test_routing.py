@@ -19,7 +19,7 @@ from aorist.serve.errors import RelayedError, abort, status_of
 from aorist.serve.routing import Router
 from aorist.v1 import read_pb2, worker_pb2, worker_pb2_grpc
 
-SHARD = ShardName("view", 0)
+SHARD = ShardName("view@1", 0)
 PATIENCE_S = 30.0
 
 
@@ -89,16 +89,22 @@ class System:
         self.sessions: dict[str, Session] = {}
 
     async def start(self) -> None:
+        assert await self.registry.let_answer("view", 1, None)
         for name, worker in self.workers.items():
-            member = Member(name, await worker.start(), ("view",))
+            member = Member(name, await worker.start(), ("view@1",))
             self.sessions[name] = await self.registry.join(member)
         self.following = asyncio.create_task(self.router.run())
 
-    async def own(self, name: str) -> None:
-        seen = self.registry.now.claims.get(SHARD)
-        epoch = await self.sessions[name].claim(SHARD, seen.epoch if seen else 0)
+    async def own(self, name: str, shard: ShardName = SHARD) -> None:
+        seen = self.registry.now.claims.get(shard)
+        epoch = await self.sessions[name].claim(shard, seen.epoch if seen else 0)
         assert epoch is not None
         self.workers[name].epoch = epoch
+
+    async def promote(self, build: int, name: str) -> None:
+        """`name`, who owns its shard, knows of it."""
+        assert await self.registry.let_answer("view", build, self.registry.now.answering["view"])
+        self.workers[name].epoch = self.registry.now.revision
 
     async def stop(self) -> None:
         self.following.cancel()
@@ -129,7 +135,7 @@ async def test_a_question_waits_for_an_owner(system: System) -> None:
 
 
 async def test_without_an_owner_it_fails_in_time_and_says_so(system: System) -> None:
-    with pytest.raises(NoOwnerError, match="view/0"):
+    with pytest.raises(NoOwnerError, match="view@1/0"):
         await system.ask(patience_s=0.1)
 
 
@@ -244,6 +250,52 @@ async def test_a_watch_goes_on_at_a_copy_until_there_is_an_owner(system: System)
     await system.own("b")
     system.workers["b"].tell(5)
     assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"b@5"
+
+
+# --- builds ---
+
+NEXT = ShardName("view@2", 0)
+
+
+async def test_the_build_that_answers_is_looked_up_at_each_attempt(system: System) -> None:
+    await system.own("b", NEXT)
+    asking = system.ask()
+    await asyncio.sleep(0)
+    assert not asking.done()  # nobody owns build 1, which answers
+    await system.promote(2, "b")
+    assert (await asyncio.wait_for(asking, PATIENCE_S)).response == b"b"
+    await system.own("a")
+    assert (await asyncio.wait_for(system.ask(), PATIENCE_S)).response == b"b"
+    await system.promote(1, "a")
+    assert (await asyncio.wait_for(system.ask(), PATIENCE_S)).response == b"a"
+
+
+async def test_an_owner_that_does_not_know_yet_that_its_build_answers_is_asked_again(system: System) -> None:
+    """The epochs of answers never go down, from one build to the next either."""
+    await system.own("b", NEXT)
+    claimed = system.workers["b"].epoch
+    await system.own("a")
+    await system.promote(2, "b")
+    system.workers["b"].epoch = claimed
+    with pytest.raises(NoOwnerError):
+        await system.ask(0.2, read_pb2.ON_STALE_FAIL)
+    system.workers["b"].epoch = system.registry.now.revision
+    assert (await asyncio.wait_for(system.ask(), PATIENCE_S)).epoch > system.workers["a"].epoch
+
+
+async def test_a_watch_moves_to_the_build_that_is_promoted(system: System) -> None:
+    """It is told what that build makes of the same events; positions never go back."""
+    await system.own("a")
+    await system.own("b", NEXT)
+    watch = _watch(system)
+    assert await anext(watch) == b"a@0"
+    system.workers["a"].tell(7)
+    assert await anext(watch) == b"a@7"
+    system.workers["b"].offsets = [5, 7, 7, 9]
+    await system.promote(2, "b")  # the owner of build 1 lives on, and says nothing
+    assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"b@7"
+    assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"b@9"
+    assert system.workers["b"].at_least == [7]
 
 
 # --- watches ---

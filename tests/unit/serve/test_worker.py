@@ -24,7 +24,7 @@ WORLD = world()
 def question(key: str, request: Any = None, made: World = WORLD) -> worker_pb2.Question:
     request = request or made.contract.GetThingRequest(id=key)
     return worker_pb2.Question(
-        view="thing",
+        view="thing@1",
         topic="things",
         request_type=request.DESCRIPTOR.full_name,
         request=request.SerializeToString(),
@@ -135,7 +135,7 @@ async def test_the_store_answers_for_a_shard_that_is_not_held() -> None:
             raise RestoringError("no snapshot yet")
         return Stored(WORLD.contract.Thing(at=-1 if key == b"raises" else 9), header)
 
-    materializer = SimpleNamespace(shards={}, stored=stored, views={"thing": WORLD.view})
+    materializer = SimpleNamespace(shards={}, stored=stored, views={"thing@1": WORLD.view})
     service = WorkerService(materializer, lambda: None)  # type: ignore[arg-type]
     asked = [question("a"), question("raises"), question("b")]
     asked[2].partition = 3

@@ -31,6 +31,7 @@ from aorist.engine.materializer import Materializer
 from aorist.engine.ownership import Owner
 from aorist.errors import SettingError
 from aorist.ports import EventLog, Member, OwnershipRegistry, SeriesSpec, SeriesStore, SnapshotStore
+from aorist.serve.builds import serve_builds
 from aorist.serve.command_gateway import serve_commands
 from aorist.serve.metrics import Source, of_listener, of_router, of_worker
 from aorist.serve.peers import Peers, serve_heartbeats
@@ -335,6 +336,7 @@ async def _queries(
         serve_queries(listener, queries, router, limits)
     serve_status(listener, router, _partitions(project))
     relay_quarantine(listener, router)
+    serve_builds(listener, router, registry, _partitions(project))
     following = watched.run(router.run())
     try:
         yield router

@@ -205,6 +205,27 @@ class QuarantineFullError(UnfoldableError):
     """One more event of a parked key than are held back."""
 
 
+class BuildNotReadyError(AoristError):
+    """A shard of the build that is to answer is not owned, does not serve, or is behind."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "BUILD_NOT_READY"
+
+
+class BuildsDifferError(AoristError):
+    """The build that is to answer knows other keys than the one that does, or holds other states; or that is not known."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "BUILDS_DIFFER"
+
+
+class BuildChangedError(AoristError):
+    """Somebody else has changed meanwhile which build answers."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "BUILD_CHANGED"
+
+
 class NotParkedError(AoristError):
     """No such event is parked."""
 

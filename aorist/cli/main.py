@@ -23,6 +23,7 @@ COMMANDS = MappingProxyType(
         "get": "Asks VIEW for one KEY and says how fresh the answer is.",
         "watch": "Shows VIEW as a live table: the KEYs given, or all.",
         "status": "Shows every shard: its owner, epoch, lag and checkpoint; and why a process that folds...",
+        "view": "Builds of a view: one answers, others are folded beside it, until they are promoted.",
         "quarantine": "Keys whose events could not be folded: the first such event and all later ones of the...",
         "log": "Shows the events of TOPIC, each with its position.",
         "config": "Shows every setting: its value, where that came from, what it means.",

@@ -156,8 +156,18 @@ class Worker:
 
     async def quarantine(self, method: str, request: Any, timeout_s: float) -> Any:
         """What it says to a call of the quarantine. Raises RelayedError, UnreachableError."""
+        return await self._call(getattr(self._quarantine, method), request, timeout_s)
+
+    async def digest(self, request: worker_pb2.DigestRequest, timeout_s: float) -> worker_pb2.DigestResponse:
+        """Raises RelayedError, UnreachableError."""
+        answer: worker_pb2.DigestResponse = await self._call(self._stub.Digest, request, timeout_s)
+        return answer
+
+    async def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
         try:
-            return await getattr(self._quarantine, method)(request, timeout=timeout_s)
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.UsageError:  # closed meanwhile
+            raise UnreachableError(f"worker {self.address}: it has left") from None
         except grpc.aio.AioRpcError as error:
             status = rpc_status.from_call(error)  # type: ignore[arg-type]  # an error is a call
             if status is not None:

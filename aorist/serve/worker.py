@@ -24,6 +24,7 @@ from aorist.errors import (
     Violation,
 )
 from aorist.position import NOTHING, ShardName
+from aorist.serve.digests import digest_page
 from aorist.serve.errors import status_of
 from aorist.serve.ranges import answer_over_range, answer_over_range_from_store
 from aorist.serve.readiness import Problem
@@ -61,6 +62,7 @@ def serve_worker(
         {
             "Ask": listener.unary(worker.ask, worker_pb2.AskRequest),
             "Watch": listener.server_stream(worker.watch, worker_pb2.WatchRequest),
+            "Digest": listener.unary(worker.digest, worker_pb2.DigestRequest),
         },
     )
 
@@ -191,6 +193,15 @@ class WorkerService:
                 rest = sent + request.min_interval_ms / 1000 - time.monotonic()
                 if rest > 0:
                     await asyncio.sleep(rest)
+
+    async def digest(self, request: worker_pb2.DigestRequest) -> worker_pb2.DigestResponse:
+        """Walks the shard beside the loop, a chunk at a time."""
+        shard = self._materializer.shard(ShardName(request.view, request.partition))
+        wanted = [request.at_least] if request.HasField("at_least") else []
+        await shard.fresh(read_pb2.ReadOptions(at_least=wanted), request.timeout_ms / 1000)
+        answer = await asyncio.to_thread(digest_page, shard, request)
+        self._check_role(shard, worker_pb2.Question())
+        return answer
 
     def _check_role(self, shard: Shard, question: worker_pb2.Question) -> None:
         """After the answer was built, before it leaves: what it says was true while we had that role."""

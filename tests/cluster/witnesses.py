@@ -81,10 +81,13 @@ class NewArms:
 
 
 class Watches:
-    """Of these arms, one in each mode: positions increase, and the last state is seen."""
+    """Of these arms, one in each mode: positions increase, and the last state is seen.
 
-    def __init__(self, load: Load, arms: Sequence[str]) -> None:
-        self._load = load
+    `rebuilt`: another build may tell the position that was told last, under its higher epoch.
+    """
+
+    def __init__(self, load: Load, arms: Sequence[str], *, rebuilt: bool = False) -> None:
+        self._load, self._rebuilt = load, rebuilt
         self._last: dict[tuple[str, str], Told] = {}
         self._wanted = [(arm, mode) for arm in arms for mode in MODES]
         self._tasks: list[asyncio.Task[None]] = []
@@ -113,12 +116,16 @@ class Watches:
                         arm, at.partition, at.offset, int(axis.position), axis.sampled_at_us, answer.header.epoch
                     )
                     before = self._last.get((arm, mode))
-                    if before is not None and told.offset <= before.offset:
+                    if before is not None and not self._follows(before, told):
                         self._load.lower.append(f"watched {told} after {before}")
                     self._last[arm, mode] = told
                     self._load.told.append(told)
             except grpc.aio.AioRpcError as error:
                 self._load.note(f"watch, {mode}", error)
+
+    def _follows(self, before: Told, told: Told) -> bool:
+        again = self._rebuilt and told.epoch > before.epoch
+        return told.offset > before.offset or (again and told.offset == before.offset)
 
     async def saw_the_end(self, log: LogFile) -> None:
         """Each that has not failed has been told the last event of its arm."""

@@ -73,6 +73,9 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
             self.changed.clear()
             await self.changed.wait()
 
+    async def Digest(self, request: worker_pb2.DigestRequest, context: Any) -> worker_pb2.DigestResponse:  # noqa: N802
+        raise NotImplementedError
+
     def tell(self, offset: int) -> None:
         self.offsets = [offset]
         self.changed.set()

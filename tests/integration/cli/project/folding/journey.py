@@ -2,6 +2,7 @@
 
 Axis 0 of the answer: `position` is the number of events, `sampled_at_us` a hash of all their times in order. Broken for events whose first
 axis is at TESTED_POISON, until a process starts without it: a bug, and its fix.
+TESTED_BUILD is its build; with TESTED_STEP it counts wrongly.
 """
 
 import os
@@ -19,15 +20,15 @@ from fleet.arms.v1.queries_pb2 import (
     WatchArmPositionResponse,
 )
 
-POISON = os.environ.get("TESTED_POISON", "")
+POISON, STEP = os.environ.get("TESTED_POISON", ""), int(os.environ.get("TESTED_STEP", "1"))
 
-arm_position = View("arm_position", events=Envelope, state=ArmPosition)
+arm_position = View("arm_position", events=Envelope, state=ArmPosition, build=int(os.environ.get("TESTED_BUILD", "1")))
 
 
 @arm_position.apply
 def moved(arm: ArmPosition, event: JointPositionsChanged) -> None:
     count = arm.axes[0] if arm.axes else arm.axes.add()
-    count.position += 1
+    count.position += STEP
     if POISON and event.axes[0].position == float(POISON):
         raise ArithmeticError("poison")  # half-way through
     count.sampled_at_us = (count.sampled_at_us * 31 + event.sampled_at_us) % (2**61 - 1)

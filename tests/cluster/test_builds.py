@@ -1,0 +1,110 @@
+"""Two builds of one view on the real servers, under load: one takes the place of the other, goes back, comes again, and its owner dies.
+
+Nobody's call fails, and no answer is untrue. A build that holds something else, or is not there, is not let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aorist.v1.read_pb2 import ROLE_OWNER, ROLE_STANDBY
+from aorist.v1.status_pb2 import ShardStatus
+from tests.cluster.load import REPORTING, Load, check_final
+from tests.cluster.system import Cluster, until_status
+from tests.cluster.witnesses import NewArms, Watches
+from tests.integration.cli.system import Ran
+
+OLD, NEW = ("ada", "finn"), ("cleo", "kim")
+
+
+class Views:
+    """`aorist view` at the gateway that the load asks."""
+
+    def __init__(self, cluster: Cluster, queries: str) -> None:
+        self._cluster, self._queries = cluster, queries
+
+    async def ran(self, *arguments: str) -> Ran:
+        return await asyncio.to_thread(
+            self._cluster.run, "view", *arguments, "--address", self._queries, "--timeout", "60"
+        )
+
+    async def promote(self, build: int) -> None:
+        done = await self.ran("promote", "arm_position", str(build))
+        assert (done.code, f"build {build} of arm_position answers" in done.out) == (0, True), done
+
+    async def rollback(self) -> None:
+        done = await self.ran("rollback", "arm_position")
+        assert done.code == 0, done
+
+    async def refused(self, build: int, *reasons: str) -> None:
+        done = await self.ran("promote", "arm_position", str(build))
+        assert done.code == 1, done
+        for reason in reasons:
+            assert reason in done.err, done
+
+    async def held(self, build: int, *members: str) -> None:
+        """Each shard of the build is served by an owner and, if there are two members, by a standby."""
+
+        def enough(shards: list[ShardStatus]) -> bool:
+            found = sorted(
+                (shard.partition, shard.role)
+                for shard in shards
+                if (shard.view, shard.phase) == (f"arm_position@{build}", "SERVING") and shard.member in members
+            )
+            roles = (ROLE_OWNER, ROLE_STANDBY)[: len(members)]
+            return found == [(number, role) for number in range(self._cluster.partitions) for role in roles]
+
+        await until_status(self._queries, enough, f"build {build} held by {members}")
+
+    async def answering(self) -> set[str]:
+        return {shard.view for shard in await until_status(self._queries, bool, "any") if not shard.beside}
+
+
+async def test_builds_change_places_under_load(cluster: Cluster) -> None:
+    gateway, asked = cluster.gateways()
+    load = Load(cluster.topic, commands=await gateway.ready(), queries=await asked.ready())
+    views = Views(cluster, load.queries)
+    try:
+        old = [cluster.materializer(member) for member in OLD]
+        async with Watches(load, REPORTING[:4], rebuilt=True) as watches:
+            async with load, NewArms(load):
+                await views.held(1, *OLD)
+                await load.progress()
+                new = {member: cluster.materializer(member, TESTED_BUILD="2") for member in NEW}
+                await views.held(2, *NEW)
+                assert await views.answering() == {"arm_position@1"}
+
+                await views.promote(2)
+                assert await views.answering() == {"arm_position@2"}
+                await load.progress()
+                await views.rollback()
+                assert await views.answering() == {"arm_position@1"}
+                await load.progress()
+                await views.promote(2)
+                new["cleo"].kill()
+                await load.progress()
+                await views.held(2, "kim")
+                for role in old:
+                    await role.stop()
+                await load.progress()
+
+                wrong = cluster.materializer("dora", TESTED_BUILD="3", TESTED_STEP="2")
+                await views.held(3, "dora")
+                await views.refused(3, "BUILDS_DIFFER", "in another state")
+                await views.refused(4, "BUILD_NOT_READY", "nobody owns arm_position@4/")
+                assert await views.answering() == {"arm_position@2"}
+                await load.progress()
+            log = await cluster.log()
+            await watches.saw_the_end(log)
+        assert not load.failures, load.failures
+        load.check(log)
+        await check_final(load, log)
+        accepted = await views.ran("promote", "arm_position", "3", "--accept-difference")
+        assert (accepted.code, "accepted: partition 0" in accepted.out) == (0, True), accepted
+        cluster.check_quiet()
+        for role in (new["kim"], wrong, gateway, asked):
+            await role.stop()
+        print(load.summary(), f"{load.others} by copies, {load.stale} stale")  # noqa: T201
+    except BaseException as error:
+        error.add_note(cluster.told())
+        raise

@@ -56,6 +56,8 @@ class View(Generic[S]):
     state: a protobuf message, or a dataclass with slots and `codec` (folds twice as fast); made without arguments for a new key.
     ignores: events that mean nothing to it, named so that a forgotten one is an error.
     build: raise it by one when `apply` or the state changed meaning: the view is then folded anew into rows of its own.
+    partial: fold what the log still has where it no longer reaches back, though another build answers, which holds what older events made.
+    Without it such a build is refused.
     ordered_by: the field of its events, such as `sampled_at_us`, by whose order it folds: what is older than what it knows changes
     nothing. Say so where robots may send an event again that is long past; `check_fold` holds the view to it. Two events of one key and
     one time are taken to be the same event.
@@ -71,6 +73,7 @@ class View(Generic[S]):
         codec: Codec[S] | None = None,
         ignores: Sequence[type[Message]] = (),
         build: int = 1,
+        partial: bool = False,
         ordered_by: str = "",
         examples: Sequence[Message] = (),
     ) -> None:
@@ -81,7 +84,7 @@ class View(Generic[S]):
         if build < 1:
             raise MisdeclaredError(f"{self.place}: build is {build}; builds count from 1")
         self.name, self.state, self.build = name, state, build
-        self.build_name = build_name(name, build)
+        self.build_name, self.partial = build_name(name, build), partial
         self.schema: EventSchema = schema_of(events)
         self.codec: Codec[S] = codec or self._message_codec()
         self.handlers: dict[str, Callable[[S, Any], None]] = {}

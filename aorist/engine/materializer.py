@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -98,9 +99,12 @@ class Materializer:
         partition = Partition(view.schema.topic.name, name.partition)
         return read_stored(view, partition, key, self._store, self._events, self._series)
 
-    def open(self, name: ShardName) -> None:
-        """Holds a shard, as standby until `own`: restores it, then folds on. Returns at once; the shard says how far it is."""
-        self._opening[name] = asyncio.create_task(self._open(name))
+    def open(self, name: ShardName, *, beside: bool = False) -> None:
+        """Holds a shard, as standby until `own`: restores it, then folds on. Returns at once; the shard says how far it is.
+
+        `beside`: another build of its view answers.
+        """
+        self._opening[name] = asyncio.create_task(self._open(name, beside=beside))
 
     def own(self, shard: Shard, epoch: int) -> None:
         """One held here is ours from now on, under `epoch`. Keys that its owner before has just released follow beside."""
@@ -147,7 +151,7 @@ class Materializer:
         for thread in self.threads():
             await asyncio.to_thread(thread.join)
 
-    async def _open(self, name: ShardName) -> None:
+    async def _open(self, name: ShardName, *, beside: bool) -> None:
         view = self.views[name.view]
         topic = view.schema.topic.name
         described = await self._until_there(name, self._events.describe, topic)
@@ -158,7 +162,9 @@ class Materializer:
             assert self._series is not None, f"{view.name} keeps series: give its materializer a store for them"
             shard.series = ShardSeries(view, described.id, self._series)
         try:
-            next_offset = await self._until_there(name, restore, shard, self._store, self._events)
+            next_offset = await self._until_there(
+                name, partial(restore, beside=beside), shard, self._store, self._events
+            )
         except LogTruncatedError as error:
             log.error("shard refused", shard=str(name), problem=str(error))
             shard.halt(str(error))

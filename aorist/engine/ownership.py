@@ -189,7 +189,7 @@ class Owner:
                 self._close(shard)
             return None
         if not self._materializer.holds(shard):
-            self._materializer.open(shard)
+            self._materializer.open(shard, beside=shard.view != ownership.answers(view_and_build(shard.view)[0]))
         if held is not None:
             return None
         self._show_owner(shard, claim)

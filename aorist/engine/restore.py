@@ -36,8 +36,10 @@ _decoding = threading.Lock()
 for it, those that bring the pages, fold and answer would each time wait behind them all."""
 
 
-def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
+def restore(shard: Shard, store: SnapshotStore, events: EventLog, *, beside: bool = False) -> int:
     """Fills `shard`, which nobody folds yet, and returns the offset to fold from. Blocks; not for the event loop.
+
+    `beside`: another build of the view answers, and holds what the log may have forgotten.
 
     Step 1. Read the checkpoint, before any row: rows written meanwhile can only be newer than it.
     Step 2. Read the parked events: those below the checkpoint are in no row, nor will the log give them again.
@@ -74,6 +76,8 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog) -> int:
             shard.partition,
         )
     if checkpoint is None:
+        if beside and bounds.start > 0:
+            _check_reaches_back(shard, bounds.start)
         return bounds.start
     if not bounds.start <= checkpoint.next_offset <= bounds.end:
         raise LogTruncatedError(
@@ -94,6 +98,18 @@ def _check_tombstones(shard: Shard, checkpoint: Checkpoint, bounds: Bounds) -> N
     raise LogTruncatedError(
         f"the checkpoint of {shard.name} is {age_ms // 3_600_000} h old, and the compacted {shard.partition} keeps tombstones for "
         f"{TOMBSTONES_KEPT_MS // 3_600_000} h: keys deleted since then may not be told of any more; rebuild the view under a new build",
+        shard.partition,
+    )
+
+
+def _check_reaches_back(shard: Shard, start: int) -> None:
+    """Raises LogTruncatedError where a new build would lack what older events have made. A compacted log has what matters of them."""
+    if shard.view.schema.topic.compacted or shard.view.partial:
+        return
+    raise LogTruncatedError(
+        f"{shard.partition} begins at offset {start}: what older events have made is only in the build of {shard.view.name} that "
+        f"answers, and {shard.name} would lack it; keep that build, or declare the new one with partial=True, and accept the "
+        "difference when you promote it",
         shard.partition,
     )
 

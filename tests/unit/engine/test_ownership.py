@@ -41,6 +41,7 @@ class Shards:
 
     def __init__(self) -> None:
         self.shards: dict[ShardName, Held] = {}
+        self.beside = False
         self.on_change: Callable[[], None] = lambda: None
         self.cold: set[ShardName] = set()
         self.blocked = asyncio.Event()
@@ -49,7 +50,8 @@ class Shards:
     def holds(self, name: ShardName) -> bool:
         return name in self.shards
 
-    def open(self, name: ShardName) -> None:
+    def open(self, name: ShardName, *, beside: bool) -> None:
+        self.beside = beside
         self.shards[name] = Held()
         self.shards[name].warm = name not in self.cold
 
@@ -247,6 +249,7 @@ async def test_the_first_member_names_its_build_and_later_ones_leave_it_at_that(
                 lambda: sum(claim.member == "dora" for claim in system.registry.now.claims.values()) == 8
             )
             assert system.registry.now.answering["view"] == named
+            assert (later.beside, system.shards["ada"].beside) == (True, False)
             assert {shard for shard, member in system.claims().items() if member == "ada"} == set(SHARDS)
             claimed = max(claim.epoch for claim in system.registry.now.claims.values())
             assert await system.registry.let_answer("view", 2, named)

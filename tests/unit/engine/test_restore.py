@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aorist.engine.compiled import compile_fold
+from aorist.engine.restore import restore
 from aorist.engine.shard import Phase, Shard
 from aorist.errors import HaltedError, LogTruncatedError, StoreUnavailableError, UnavailableError
 from aorist.ports import Checkpoint, Record, SnapshotRow, TopicSpec
@@ -188,6 +189,22 @@ async def test_a_checkpoint_older_than_the_tombstones_of_a_compacted_topic_is_re
                 rig.open()
         else:
             assert rig.open().next_offset == 2
+
+
+async def test_a_new_build_is_refused_where_the_log_no_longer_reaches_back(rig: Rig) -> None:
+    """What the older events have made is in the build that answers alone."""
+    await rig.publish(Added(id="a", amount=1))
+    shard = Shard(rig.view, rig.partition, rig.rows, 1)
+    assert restore(shard, rig.store, rig.log, beside=True) == 0
+    rig.log.maintain(rig.clock_us() + 10_000_000_000)
+    with pytest.raises(LogTruncatedError, match=r"counts/0 begins at offset 1: .* partial=True"):
+        restore(shard, rig.store, rig.log, beside=True)
+    assert restore(shard, rig.store, rig.log) == 1  # where no other build answers there is nothing to lack
+    rig.view.partial = True
+    assert restore(shard, rig.store, rig.log, beside=True) == 1
+    rig.view.partial = False
+    rig.store.write_checkpoint(rig.rows, Checkpoint(1, 1, 1))
+    assert restore(shard, rig.store, rig.log, beside=True) == 1  # it was folded while the log did
 
 
 async def test_a_log_that_ends_before_the_checkpoint_is_refused(rig: Rig) -> None:

@@ -8,6 +8,7 @@ from aorist.declare.project import Project, load_project
 from aorist.declare.queries import Queries
 from aorist.declare.ranges import InRange, Window
 from aorist.declare.restating import restating
+from aorist.declare.seed import Seed
 from aorist.declare.series import Length, Series, Windows
 from aorist.declare.view import View
 from aorist.settings import find_root
@@ -19,6 +20,7 @@ __all__ = [
     "Length",
     "Project",
     "Queries",
+    "Seed",
     "Series",
     "View",
     "Window",

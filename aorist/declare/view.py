@@ -31,6 +31,7 @@ from aorist.declare.handlers import (
 from aorist.declare.queries import QueryShape, methods_answered_by, shape_of
 from aorist.declare.ranges import InRange, Window
 from aorist.declare.schema import EventSchema, check_whole_field, schema_of
+from aorist.declare.seed import Seed
 from aorist.declare.series import Series, Windows
 from aorist.errors import MisdeclaredError
 from aorist.ports import SeriesSpec
@@ -58,6 +59,7 @@ class View(Generic[S]):
     build: raise it by one when `apply` or the state changed meaning: the view is then folded anew into rows of its own.
     partial: fold what the log still has where it no longer reaches back, though another build answers, which holds what older events made.
     Without it such a build is refused.
+    seeded_from: begin with the snapshots of an older build, and fold on from where they end. Not for a view with series.
     ordered_by: the field of its events, such as `sampled_at_us`, by whose order it folds: what is older than what it knows changes
     nothing. Say so where robots may send an event again that is long past; `check_fold` holds the view to it. Two events of one key and
     one time are taken to be the same event.
@@ -74,6 +76,7 @@ class View(Generic[S]):
         ignores: Sequence[type[Message]] = (),
         build: int = 1,
         partial: bool = False,
+        seeded_from: Seed[S] | None = None,
         ordered_by: str = "",
         examples: Sequence[Message] = (),
     ) -> None:
@@ -96,6 +99,7 @@ class View(Generic[S]):
         self.windows_field = self._windows_in(fresh)
         """The field of the state that holds its windows; empty: it keeps no series."""
         self.series: Series[Any] | None = getattr(fresh, self.windows_field).series if self.windows_field else None
+        self.seeded_from = self._checked(seeded_from)
 
     # --- declaring ---
 
@@ -268,6 +272,20 @@ class View(Generic[S]):
                 f"{self.place}: decode(encode(...)) of a new {self.state.__name__} is not equal to it: correct its codec"
             )
         return fresh
+
+    def _checked(self, seed: Seed[S] | None) -> Seed[S] | None:
+        if seed is None:
+            return None
+        if not 0 < seed.build < self.build:
+            raise MisdeclaredError(
+                f"{self.place}: seeded_from names build {seed.build}, which is not an older one than {self.build}"
+            )
+        if self.series is not None:
+            raise MisdeclaredError(
+                f"{self.place}: seeded_from: it keeps series, and windows of another build are not its own: fold it anew"
+            )
+        seed.check(self.place, self.state)
+        return seed
 
     def _check_events(self) -> None:
         for event, field in self.schema.events.items():

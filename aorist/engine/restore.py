@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import structlog
 
 from aorist.engine.parked import Parked, counts
+from aorist.engine.seeding import seed
 from aorist.engine.shard import Entry, Shard
 from aorist.errors import LogTruncatedError, LogUnavailableError
 from aorist.ports import (
@@ -48,10 +49,13 @@ def restore(shard: Shard, store: SnapshotStore, events: EventLog, *, beside: boo
             tombstones since then.
 
     Raises LogTruncatedError when it does not (events would be skipped, new ones taken for those in the rows), StoreUnavailableError,
-    LogUnavailableError.
+    LogUnavailableError; and what `seed` does.
     """
     # Step 1.
     checkpoint = store.read_checkpoint(shard.rows)
+    if checkpoint is None and shard.view.seeded_from is not None:
+        seed(shard, store)
+        checkpoint = store.read_checkpoint(shard.rows)
     # Step 2.
     parked = store.read_parked(shard.rows)
     # Step 3.

@@ -154,6 +154,20 @@ CONTRACT = {
 VIEW = {
     "name": Wrong(("view `a thing`: its name must be made of letters",), view={'View("thing"': 'View("a thing"'}),
     "build": Wrong(("build is 0; builds count from 1",), view={"ignores=[Stopped]": "ignores=[Stopped], build=0"}),
+    "seed of no older build": Wrong(
+        ("seeded_from names build 2, which is not an older one than 2",),
+        view={
+            "thing = View(": "def before(old: bytes) -> Thing:\n    return Thing()\n\nthing = View(",
+            "ignores=[Stopped]": "ignores=[Stopped], build=2, seeded_from=Seed(2, before)",
+        },
+    ),
+    "seed of another state": Wrong(
+        ("seeded_from: before must make its state of bytes: def before(old: bytes) -> Thing",),
+        view={
+            "thing = View(": "def before(old: bytes) -> bytes:\n    return old\n\nthing = View(",
+            "ignores=[Stopped]": "ignores=[Stopped], build=2, seeded_from=Seed(1, before)",
+        },
+    ),
     "state that cannot be serialised": Wrong(
         ("its state is not a protobuf message: give it `codec=Codec(encode, decode)`",),
         view={"state=Thing,": "state=dict,"},

@@ -64,7 +64,7 @@ service ThingCommands {
 
 VIEW = """
 from dataclasses import dataclass
-from aorist.declare import Codec, View
+from aorist.declare import Codec, Seed, View
 from CONTRACT import *
 
 thing = View("thing", events=ThingEvent, state=Thing, ignores=[Stopped])

@@ -1,10 +1,10 @@
 """Current position: the latest known position of every axis of an arm, with the time it was sampled."""
 
-from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aorist.declare import Codec, View
-from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
+from fleet.arms.v1.events_pb2 import ArmEvent
 from fleet.arms.v1.queries_pb2 import (
     ArmPosition,
     GetArmPositionRequest,
@@ -14,6 +14,7 @@ from fleet.arms.v1.queries_pb2 import (
     WatchArmPositionResponse,
 )
 from fleet.arms.v1.snapshots_pb2 import ArmPositionSnapshot
+from fleet.arms.v1.stand_ins_pb2 import JointPositionsByAxis
 
 NEVER = -(2**63) - 1
 """Before any time that an event can tell."""
@@ -24,19 +25,43 @@ AXES = 32
 
 @dataclass(slots=True)
 class Arm:
-    """By axis: rad (m for prismatic axes), and when it was read, microseconds since 1970. Objects for axes would weigh twice that."""
+    """By axis: rad (m for prismatic axes), and when it was read, microseconds since 1970. Objects for axes would weigh more."""
 
-    positions: "array[float]" = field(default_factory=lambda: array("d"))
-    sampled_at_us: list[int] = field(default_factory=list)
+    positions: list[float] = field(default_factory=list)
+    sampled_at_us: int = NEVER
+    """When all axes were read, where they were read at once, as mostly; else `each_at_us` says it."""
+    each_at_us: list[int] | None = field(default_factory=list)
     others: dict[int, tuple[float, int]] | None = None
 
 
-def add(arm: Arm, axis: int, position: float, at_us: int) -> None:
+def times_of(arm: Arm) -> list[int]:
+    return [arm.sampled_at_us] * len(arm.positions) if arm.each_at_us is None else arm.each_at_us
+
+
+def keep_times(arm: Arm, times: list[int]) -> None:
+    if times and times[0] == times[-1] and times.count(times[0]) == len(times):
+        arm.sampled_at_us, arm.each_at_us = times[0], None
+    else:
+        arm.sampled_at_us, arm.each_at_us = NEVER, times
+
+
+def merge(arm: Arm, axes: Mapping[int, float], at_us: int) -> None:
+    """Any axes, read at any time."""
+    positions, times = arm.positions, times_of(arm)
+    for axis in axes:
+        if axis >= len(times):
+            add(arm, times, axis, axes[axis], at_us)
+        elif at_us >= times[axis]:  # robots retry: late repeats must not win
+            positions[axis], times[axis] = axes[axis], at_us
+    keep_times(arm, times)
+
+
+def add(arm: Arm, times: list[int], axis: int, position: float, at_us: int) -> None:
     """A reading of an axis that the lists do not reach."""
     if axis < AXES:
-        gap = axis - len(arm.positions)
+        gap = axis - len(times)
         arm.positions.extend([*[0.0] * gap, position])
-        arm.sampled_at_us.extend([*[NEVER] * gap, at_us])
+        times.extend([*[NEVER] * gap, at_us])
     else:
         arm.others = others = arm.others or {}
         if axis not in others or at_us >= others[axis][1]:
@@ -45,7 +70,7 @@ def add(arm: Arm, axis: int, position: float, at_us: int) -> None:
 
 def readings(arm: Arm) -> list[tuple[int, float, int]]:
     """Axis, position and time of those known, in the order of their numbers."""
-    lists = zip(range(AXES), arm.positions, arm.sampled_at_us, strict=False)
+    lists = zip(range(AXES), arm.positions, times_of(arm), strict=False)
     known = [reading for reading in lists if reading[2] != NEVER]
     return known + [(axis, *other) for axis, other in sorted(arm.others.items())] if arm.others else known
 
@@ -61,25 +86,25 @@ def pack(arm: Arm, message: ArmPosition | None = None) -> ArmPosition:
 
 
 def freeze(arm: Arm) -> ArmPositionSnapshot:
-    snapshot, times = ArmPositionSnapshot(), arm.sampled_at_us
-    if arm.others or NEVER in times:
+    snapshot, times = ArmPositionSnapshot(), arm.each_at_us
+    if arm.others or (times is not None and NEVER in times):
         snapshot.axes.extend(pack(arm).axes)
-    elif times:
-        snapshot.positions.extend(arm.positions.tolist())
-        snapshot.sampled_at_us.extend(times[:1] if times.count(times[0]) == len(times) else times)
+    else:
+        snapshot.positions.extend(arm.positions)
+        snapshot.sampled_at_us.extend([arm.sampled_at_us] if times is None else times)
     return snapshot
 
 
 def thaw(snapshot: ArmPositionSnapshot) -> Arm:
-    positions = snapshot.positions[:]
-    if positions:
-        times = snapshot.sampled_at_us[:]
-        if len(times) not in (1, len(positions)):
-            raise ValueError(f"{len(positions)} positions, but {len(times)} times")
-        return Arm(array("d", positions), times if len(times) > 1 else times * len(positions))
-    arm = Arm()
+    positions, times = snapshot.positions[:], snapshot.sampled_at_us[:]
+    if positions and len(times) == 1:
+        return Arm(positions, times[0], None)
+    if len(times) != len(positions):
+        raise ValueError(f"{len(positions)} positions, but {len(times)} times")
+    arm = Arm(positions)
+    keep_times(arm, times)
     for reading in snapshot.axes:
-        add(arm, reading.axis, reading.position, reading.sampled_at_us)
+        merge(arm, {reading.axis: reading.position}, reading.sampled_at_us)
     return arm
 
 
@@ -95,14 +120,17 @@ arm_position = View(
 
 
 @arm_position.apply
-def moved(arm: Arm, event: JointPositionsChanged) -> None:
-    positions, times, at_us = arm.positions, arm.sampled_at_us, event.sampled_at_us
-    for new in event.axes[:]:  # a copy is walked faster
-        axis = new.axis
-        if axis >= len(times):
-            add(arm, axis, new.position, at_us)
-        elif at_us >= times[axis]:  # robots retry: late repeats must not win
-            positions[axis], times[axis] = new.position, at_us
+def moved(arm: Arm, event: JointPositionsByAxis) -> None:
+    axes, at_us, positions = event.axes, event.sampled_at_us, arm.positions
+    if arm.each_at_us is not None or at_us < arm.sampled_at_us or len(axes) != len(positions):
+        merge(arm, axes, at_us)
+        return
+    try:
+        for axis in axes:  # mostly all that are known, read at once
+            positions[axis] = axes[axis]
+        arm.sampled_at_us = at_us
+    except IndexError:  # as many, but not the same
+        merge(arm, axes, at_us)
 
 
 @arm_position.get

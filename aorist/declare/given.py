@@ -37,7 +37,7 @@ class Given:
         state = self.states.get(key)
         if state is None:
             state = self.states[key] = self._view.state()
-        self._view.handlers[field](state, event)
+        self._view.handlers[field](state, self._view.taken(field, event))
 
     def ask(self, request: Message) -> Asked:
         """The answer to a get, watch (its first) or list, key filled in, without read header. Raises UnknownKeyError."""

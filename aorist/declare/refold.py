@@ -62,6 +62,11 @@ def delivered(view: View[Any], events: Sequence[Message], positions: Sequence[st
     return found
 
 
+def taken(view: View[Any], one: Delivery) -> Message:
+    """The event anew, as its apply takes it."""
+    return view.taken(one.field, one.event.FromString(one.data))
+
+
 class States:
     """What a shard holds: the state of each key."""
 
@@ -72,7 +77,7 @@ class States:
 
     def fold(self, deliveries: Sequence[Delivery]) -> None:
         for one in deliveries:
-            self.apply(one, one.event.FromString(one.data))
+            self.apply(one, taken(self._view, one))
 
     def apply(self, one: Delivery, event: Message) -> None:
         state = self.of.get(one.key)
@@ -149,16 +154,16 @@ def _looked_at(view: View[Any], deliveries: Sequence[Delivery]) -> None:
     """What apply calls, and what it leaves of its event."""
     states = States(view)
     for one in deliveries:
-        event = one.event.FromString(one.data)
+        event = taken(view, one)
+        before = event.SerializeToString(deterministic=True)
         with watched(view.handlers[one.field].__code__.co_filename) as touch:
             states.apply(one, event)
         if touch.what:
             raise Difference(
                 f"apply of event {one.at} calls {touch.what} ({touch.where}): {touch.door}", ITS_STATE_ONLY
             )
-        after = event.SerializeToString(deterministic=True)
-        if after != one.data:
-            told = _both("before", _told(one.event.FromString(one.data)), "after", _told(event))
+        if event.SerializeToString(deterministic=True) != before:
+            told = _both("before", _told(taken(view, one)), "after", _told(event))
             raise Difference(f"apply changed event {one.at} itself", NOT_ITS_EVENT, told)
 
 
@@ -166,7 +171,7 @@ def _wiped(view: View[Any], deliveries: Sequence[Delivery], oracle: States) -> N
     """As if the memory of an event were used again once it is folded."""
     states = States(view)
     for one in deliveries:
-        event = one.event.FromString(one.data)
+        event = taken(view, one)
         states.apply(one, event)
         wipe(event)
     states.compare(oracle, "each event was wiped after its apply: the state keeps a part of one", NOT_ITS_EVENT)

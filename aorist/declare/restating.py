@@ -48,13 +48,18 @@ def _difference(one: Descriptor, other: Descriptor) -> str:
     for number in sorted(ours.keys() | theirs.keys()):
         if number not in ours or number not in theirs:
             return f"only {(one if number in ours else other).name} has a field {number}"
-        if _meaning(ours[number]) != _meaning(theirs[number]):
+        if meaning(ours[number]) != meaning(theirs[number]):
             return f"field {number}, `{ours[number].name}`, is not the same in both"
     return ""
 
 
-def _meaning(field: FieldDescriptor) -> tuple[object, ...]:
+def meaning(field: FieldDescriptor) -> tuple[object, ...]:
     """All that the bytes of a field depend on, and its name."""
-    within, choice = field.message_type or field.enum_type, field.containing_oneof
-    inner, one_of = within and within.full_name, choice and choice.name
-    return (field.name, field.type, field.is_repeated, field.has_presence, inner, one_of)
+    choice = field.containing_oneof
+    return (field.name, field.type, field.is_repeated, field.has_presence, within(field), choice and choice.name)
+
+
+def within(field: FieldDescriptor) -> str | None:
+    """Full name of the message or enum that a field holds."""
+    inner: Descriptor | None = field.message_type or field.enum_type
+    return inner.full_name if inner else None

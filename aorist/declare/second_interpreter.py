@@ -105,5 +105,5 @@ def _folded(view: View[Any], events: Iterable[tuple[str, Any]]) -> dict[str, str
         key = key_of(event)
         if key not in states:
             states[key] = view.state()
-        view.handlers[field](states[key], event)
+        view.handlers[field](states[key], view.taken(field, event))
     return {key.hex(): view.codec.encode(state).hex() for key, state in states.items()}

@@ -33,6 +33,7 @@ from aorist.declare.ranges import InRange, Window
 from aorist.declare.schema import EventSchema, check_whole_field, schema_of
 from aorist.declare.seed import Seed
 from aorist.declare.series import Series, Windows
+from aorist.declare.stand_in import made_from, misreads, stands_in_for
 from aorist.errors import MisdeclaredError
 from aorist.ports import SeriesSpec
 from aorist.position import build_name
@@ -91,6 +92,8 @@ class View(Generic[S]):
         self.schema: EventSchema = schema_of(events)
         self.codec: Codec[S] = codec or self._message_codec()
         self.handlers: dict[str, Callable[[S, Any], None]] = {}
+        self.takes: dict[str, type[Message]] = {}
+        """What each handler takes, the event or its stand-in, by the event's field of the envelope. So are the handlers."""
         self.queries: dict[str, Query] = {}
         self.ignored = {self._event_field(event, f"{self.place}: ignores") for event in ignores}
         self.ordered_by, self.examples = ordered_by, tuple(examples)
@@ -104,12 +107,16 @@ class View(Generic[S]):
     # --- declaring ---
 
     def apply(self, handler: Handler) -> Handler:
-        """Folds one type of event: `def moved(arm: Arm, event: JointPositionsChanged) -> None`. Which one, the annotation says."""
+        """Folds one type of event: `def moved(arm: Arm, event: JointPositionsChanged) -> None`. Which one, the annotation says.
+
+        It may take, in place of the event, a message that says `(aorist.v1.stands_in_for)` it.
+        """
         takes, gives = signature_of(handler, "state", "event")
         self._check_is_state(handler, takes[0])
         if gives is not type(None):
             misdeclared(handler, "must return None: apply changes the state it is given")
-        event = message_type(handler, takes[1], "event")
+        taken = message_type(handler, takes[1], "event")
+        event = self._event_of(handler, taken)
         field = self._event_field(event, place_of(handler))
         if field in self.handlers:
             misdeclared(
@@ -118,7 +125,7 @@ class View(Generic[S]):
         if field in self.ignored:
             misdeclared(handler, f"{event.__name__} is also in `ignores`: remove it there, or remove this handler")
         check_touches_only_its_key(handler)
-        self.handlers[field] = handler
+        self.handlers[field], self.takes[field] = handler, taken
         return handler
 
     def get(self, handler: Handler) -> Handler:
@@ -160,6 +167,11 @@ class View(Generic[S]):
                 raise MisdeclaredError(
                     f"{self.place}: nothing answers {method.full_name}: add a handler that takes {method.input_type.name}"
                 )
+
+    def taken(self, field: str, event: Message) -> Message:
+        """`event`, of this field of the envelope, as its handler takes it."""
+        takes = self.takes[field]
+        return event if type(event) is takes else made_from(event, takes)
 
     def series_specs(self) -> Sequence[SeriesSpec]:
         """Windows of time that it keeps, one for each length."""
@@ -224,6 +236,17 @@ class View(Generic[S]):
         if not takes or typing.get_origin(takes[0]) is not kind or get_args(takes[0]) != (self.series.totals,):
             totals = self.series.totals.__name__
             misdeclared(handler, f"{asks}: its third parameter must be `found: {kind.__name__}[{totals}]`")
+
+    def _event_of(self, handler: Callable[..., Any], taken: type[Message]) -> type[Message]:
+        name = stands_in_for(taken)
+        if not name:
+            return taken
+        event = next((event for event in self.schema.events if event.DESCRIPTOR.full_name == name), None)
+        if event is None:
+            misdeclared(handler, f"{taken.__name__} stands in for {name}, no event of {self.schema.envelope.__name__}")
+        if problem := misreads(taken.DESCRIPTOR, event.DESCRIPTOR):
+            misdeclared(handler, f"{taken.__name__} cannot stand in for {event.__name__}: {problem}")
+        return event
 
     def _event_field(self, event: type[Message], where: str) -> str:
         field = self.schema.events.get(event)

@@ -115,7 +115,7 @@ def fold_parked(
                 envelope = parse(event.value)  # type: ignore[arg-type]  # None, a tombstone, raises
                 field = envelope.WhichOneof("event")
                 if field in handlers:
-                    handlers[field](state, getattr(envelope, field))
+                    handlers[field](state, view.taken(field, getattr(envelope, field)))
                 good = encode(state)
             except Exception as error:  # noqa: BLE001  # whatever domain code raises
                 reason = problem_of(view, partition, (event.offset, event.key, event.value), error)

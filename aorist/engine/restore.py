@@ -145,7 +145,7 @@ def refold(shard: Shard, upto: int, store: SnapshotStore, reader: LogReader) -> 
                 envelope = parse(value)
                 field = envelope.WhichOneof("event")
                 if field in handlers:
-                    handlers[field](entry.state, getattr(envelope, field))
+                    handlers[field](entry.state, shard.view.taken(field, getattr(envelope, field)))
                     entry.offset = offset
         shard.put_back(key, entry)
         log.info(

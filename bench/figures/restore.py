@@ -65,5 +65,5 @@ def _encoded_bytes() -> int:
     view, arm = view_on("any"), arm_name(1)
     event = ArmEvent.FromString(events_of(arm, FIRST_US, 6)[0]).joint_positions_changed
     state = view.state()
-    view.handlers["joint_positions_changed"](state, event)
+    view.handlers["joint_positions_changed"](state, view.taken("joint_positions_changed", event))
     return len(arm) + len(view.codec.encode(state))

@@ -43,10 +43,10 @@ class Contract:
 
 
 def compile_proto(body: str) -> Contract:
-    """Compiles messages and services. The syntax line, the package and the imports are added."""
+    """Compiles messages and services. The syntax line, the package and the imports are added; `PACKAGE` stands for its name."""
     package = f"made{next(_numbers)}"
     imports = "\n".join(f'import "{module.DESCRIPTOR.name}";' for module in IMPORTED)
-    text = f'syntax = "proto3";\npackage {package};\n{imports}\n{body}'
+    text = f'syntax = "proto3";\npackage {package};\n{imports}\n{body.replace("PACKAGE", package)}'
     with tempfile.TemporaryDirectory() as tmp:
         source, compiled = Path(tmp, f"{package}.proto"), Path(tmp, "out.binpb")
         source.write_text(text)

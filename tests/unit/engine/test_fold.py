@@ -8,8 +8,9 @@ import pytest
 
 from aorist.engine.shard import Phase, Shard
 from aorist.errors import LogUnavailableError, RestoringError, StoreUnavailableError
+from aorist.v1.event_pb2 import EventMeta
 from fleet.arms.v1.axis_pb2 import AxisPosition
-from fleet.arms.v1.events_pb2 import JointPositionsChanged
+from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
 from fleet.arms.v1.queries_pb2 import ArmPosition, AxisReading
 from materializers.arm_position import arm_position, pack
 from tests.unit.engine.rig import Rig
@@ -124,6 +125,19 @@ async def test_unknown_fields_of_a_snapshot_are_harmless(rig: Rig) -> None:
     await rig.publish(Added(id="a", amount=1))
     rig.fold()
     assert rig.states() == {b"a": counts(7, 1)}
+
+
+async def test_a_stand_in_is_read_from_an_event_alone_from_one_with_meta_and_from_a_newer_one(tmp_path: Path) -> None:
+    with make(tmp_path, arm_position, partition=3) as rig:
+        rig.open()
+        newer = bytes([0xF2, 0x3F, 0x02]) + b"no"
+        for at_us, meta, more in ((5, EventMeta(), b""), (6, EventMeta(epoch=7), newer), (7, EventMeta(), newer)):
+            axis = AxisPosition.FromString(AxisPosition(axis=at_us, position=1.5).SerializeToString() + more)
+            moved = JointPositionsChanged(arm_id="r", sampled_at_us=at_us, axes=[axis])
+            await rig.append((b"r", ArmEvent(meta=meta, joint_positions_changed=moved).SerializeToString()))
+        rig.fold()
+        readings = [AxisReading(axis=at, position=1.5, sampled_at_us=at) for at in (5, 6, 7)]
+        assert pack(rig.shard.entries[b"r"].state) == ArmPosition(axes=readings)
 
 
 @pytest.mark.parametrize("length", [1, 120, 126, 127, 128, 129, 130, 250, 255, 256, 20_000])

@@ -22,6 +22,7 @@ from aorist.ports import Checkpoint, Record, SnapshotRow, TopicSpec
 from aorist.v1 import read_pb2
 from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
+from fleet.arms.v1.stand_ins_pb2 import JointPositionsByAxis
 from materializers.arm_position import Arm, arm_position, moved, pack
 from tests.unit.engine.rig import Rig
 from tests.unit.engine.rig import rig as make
@@ -270,10 +271,16 @@ def _sample(arm: str, at: int, axes: dict[int, float]) -> JointPositionsChanged:
     return JointPositionsChanged(arm_id=arm, sampled_at_us=at, axes=positions)
 
 
+def _fold(arm: Arm, sample: tuple[str, int, dict[int, float]]) -> None:
+    event = arm_position.taken("joint_positions_changed", _sample(*sample))
+    assert isinstance(event, JointPositionsByAxis)
+    moved(arm, event)
+
+
 def _by_hand(samples: Sequence[tuple[str, int, dict[int, float]]]) -> dict[bytes, Arm]:
     arms: dict[bytes, Arm] = {}
     for sample in samples:
-        moved(arms.setdefault(sample[0].encode(), Arm()), _sample(*sample))
+        _fold(arms.setdefault(sample[0].encode(), Arm()), sample)
     return arms
 
 
@@ -291,7 +298,7 @@ def test_a_rewind_leaves_every_arm_where_it_was(
     arms = _by_hand(samples)
     for rewind in rewinds:
         for sample in samples[rewind:]:
-            moved(arms[sample[0].encode()], _sample(*sample))
+            _fold(arms[sample[0].encode()], sample)
         assert arms == before
 
 

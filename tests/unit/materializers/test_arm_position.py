@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from array import array
 
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from fleet.arms.v1.axis_pb2 import AxisPosition
 from fleet.arms.v1.events_pb2 import JointPositionsChanged
 from fleet.arms.v1.queries_pb2 import ArmPosition, AxisReading
 from fleet.arms.v1.snapshots_pb2 import ArmPositionSnapshot
+from fleet.arms.v1.stand_ins_pb2 import JointPositionsByAxis
 from materializers.arm_position import AXES, Arm, arm_position, moved, pack
 
 CODEC = arm_position.codec
@@ -22,12 +22,13 @@ times = st.one_of(st.integers(-2, 2), st.sampled_from([-(2**63), 2**63 - 1]))
 events = st.tuples(times, st.lists(st.tuples(axes, st.integers(-9, 9)), max_size=8))
 
 
-def event(at_us: int, *new: tuple[int, float]) -> JointPositionsChanged:
+def event(at_us: int, *new: tuple[int, float]) -> JointPositionsByAxis:
     positions = [AxisPosition(axis=axis, position=position) for axis, position in new]
-    return JointPositionsChanged(arm_id="a", sampled_at_us=at_us, axes=positions)
+    published = JointPositionsChanged(arm_id="a", sampled_at_us=at_us, axes=positions)
+    return JointPositionsByAxis.FromString(published.SerializeToString())
 
 
-def folded(*events: JointPositionsChanged) -> Arm:
+def folded(*events: JointPositionsByAxis) -> Arm:
     arm = Arm()
     for one in events:
         moved(arm, one)
@@ -54,7 +55,7 @@ def test_the_newest_of_every_axis_is_held_and_survives_a_snapshot(
 def test_an_arm_that_comes_back_from_a_row_folds_on() -> None:
     first = event(5, (0, 0.5), (1, 1.5))
     late, next_ = event(4, (0, 9.0), (2, 2.5)), event(6, (1, 1.75))
-    assert folded(first, late, next_) == Arm(array("d", [0.5, 1.75, 2.5]), [5, 6, 4])
+    assert folded(first, late, next_) == Arm([0.5, 1.75, 2.5], each_at_us=[5, 6, 4])
     again = CODEC.decode(CODEC.encode(folded(first)))
     for one in (late, next_):
         moved(again, one)

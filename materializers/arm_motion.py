@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from aorist.declare import Codec, InRange, Series, View, Window, Windows
 from aorist.v1.series_pb2 import TimeRange
-from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
+from fleet.arms.v1.events_pb2 import ArmEvent
 from fleet.arms.v1.motion_pb2 import (
     ArmMotionState,
     ArmUtilisation,
@@ -26,6 +26,7 @@ from fleet.arms.v1.motion_pb2 import (
     MotionTotals,
     MotionWindow,
 )
+from fleet.arms.v1.stand_ins_pb2 import JointPositionsByAxis
 
 BAND = 5e-4
 """rad, or m: half the width of the band. Arms at rest were measured to jitter by up to 1e-4."""
@@ -126,13 +127,13 @@ arm_motion = View(
 
 
 @arm_motion.apply
-def moved(arm: Arm, event: JointPositionsChanged) -> None:
-    at_us, axes, over = event.sampled_at_us, arm.axes, arm.windows.over
+def moved(arm: Arm, event: JointPositionsByAxis) -> None:
+    at_us, positions, axes, over = event.sampled_at_us, event.axes, arm.axes, arm.windows.over
     settled_us, left = at_us - SETTLE_US, False
     cut_us: int | None = None
     spans: Sequence[tuple[Totals, int]] = ()
-    for new in event.axes[:]:  # a copy is walked faster
-        number, position = new.axis, new.position
+    for number in positions:
+        position = positions[number]
         if (axis := axes.get(number)) is None:
             axes[number] = Axis(position, at_us)
             continue

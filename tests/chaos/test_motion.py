@@ -8,9 +8,9 @@ from pathlib import Path
 from aorist.v1.read_pb2 import ReadOptions
 from aorist.v1.series_pb2 import TimeRange
 from fleet.arms.v1.commands_pb2 import JointSample
-from fleet.arms.v1.events_pb2 import JointPositionsChanged
 from fleet.arms.v1.motion_pb2 import ListMotionWindowsRequest
 from fleet.arms.v1.motion_pb2_grpc import ArmMotionQueryServiceStub
+from fleet.arms.v1.stand_ins_pb2 import JointPositionsByAxis
 from materializers.arm_motion import Arm, motion, moved
 from robots.recordings import open_recording
 from tests.harness.client import BASE_US, Robot, at_least, channel_to
@@ -30,7 +30,8 @@ def expected(samples: list[JointSample]) -> Windows:
     """Of a state that has seen each sample once."""
     arm = Arm()
     for one in samples:
-        moved(arm, JointPositionsChanged(arm_id=one.arm_id, sampled_at_us=one.sampled_at_us, axes=one.axes))
+        axes = {axis.axis: axis.position for axis in one.axes}
+        moved(arm, JointPositionsByAxis(arm_id=one.arm_id, sampled_at_us=one.sampled_at_us, axes=axes))
     closed = [(w.window_s, w.start_us, motion.codec.decode(w.totals)) for w in arm.windows.closed]
     return {(window_s, at): (t.moving_us, t.still_us) for window_s, at, t in [*closed, *arm.windows.open()]}
 

@@ -25,8 +25,6 @@ from aorist.v1 import worker_pb2
 from aorist.v1.position_pb2 import Position
 from aorist.v1.read_pb2 import ON_STALE_FAIL, ON_STALE_RETURN, ROLE_OWNER, ReadOptions
 from aorist.v1.series_pb2 import TimeRange
-from fleet.arms.v1.axis_pb2 import AxisPosition
-from fleet.arms.v1.events_pb2 import JointPositionsChanged
 from fleet.arms.v1.motion_pb2 import (
     ArmUtilisation,
     CompareMotionRequest,
@@ -35,6 +33,7 @@ from fleet.arms.v1.motion_pb2 import (
     ListMotionWindowsRequest,
     ListMotionWindowsResponse,
 )
+from fleet.arms.v1.stand_ins_pb2 import JointPositionsByAxis
 from materializers.arm_motion import Arm, arm_motion, moved
 
 T0, S = 1_767_225_600_000_000, 1_000_000
@@ -63,8 +62,7 @@ class Store:
 def arm(speed: float) -> Arm:
     made = Arm()
     for n in range(10):
-        axes = [AxisPosition(axis=0, position=speed * n)]
-        moved(made, JointPositionsChanged(arm_id="a", sampled_at_us=T0 + n * S, axes=axes))
+        moved(made, JointPositionsByAxis(arm_id="a", sampled_at_us=T0 + n * S, axes={0: speed * n}))
     return made
 
 

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import pytest
 
 from aorist.ports import Member
 from aorist.serve.peers import Peers, serve_heartbeats
 from aorist.serve.transport import Listener
-from aorist.v1 import peer_pb2
+from aorist.v1 import peer_pb2, peer_pb2_grpc
 from tests.harness.places import PATIENCE_S
 from tests.harness.process import until
 
@@ -66,9 +67,13 @@ async def beating(transport: str, address: str = "127.0.0.1:0") -> AsyncIterator
         await listener.stop(0.0)
 
 
-async def until_listened_to(listener: Listener) -> None:
+async def until_listened_to(listener: Listener, address: str) -> None:
     await until(lambda: bool(listener._calls), "a call for its heartbeats", PATIENCE_S)
-    await asyncio.sleep(0.1)  # a few beats
+    async with grpc.aio.insecure_channel(address) as channel:  # who calls later hears a few beats: so has the other one
+        beats = peer_pb2_grpc.PeerServiceStub(channel).Heartbeat(peer_pb2.HeartbeatRequest(interval_ms=20))
+        for _ in range(5):
+            await beats.read()
+        beats.cancel()
 
 
 class Moody:
@@ -108,7 +113,7 @@ async def test_a_member_that_goes_away_is_suspect_and_trusted_when_it_is_back(tr
     async with listening() as (peers, heard):
         async with beating(transport) as (listener, address):
             peers.follow({"me": Member("me", "127.0.0.1:1", ()), "other": Member("other", address, ("v",))})
-            await until_listened_to(listener)
+            await until_listened_to(listener, address)
             assert heard.said == []
         await heard.until(("suspect", "other"))
         async with beating(transport, address):
@@ -148,7 +153,7 @@ async def test_a_suspect_that_leaves_is_suspect_no_more() -> None:
     async with listening() as (peers, heard):
         async with beating("grpcio") as (listener, address):
             peers.follow({"other": Member("other", address, ())})
-            await until_listened_to(listener)
+            await until_listened_to(listener, address)
         await heard.until(("suspect", "other"))
         peers.follow({})
         assert heard.said[-1] == ("trust", "other")

@@ -3,6 +3,7 @@
 import json
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,12 +43,19 @@ class Cassandra(Server):
     """
 
     def __init__(
-        self, folder: Path, *, commitlog_sync: CommitlogSync = "periodic", heap_mb: int = 1024, outlive: bool = False
+        self,
+        folder: Path,
+        *,
+        commitlog_sync: CommitlogSync = "periodic",
+        heap_mb: int = 1024,
+        jvm: Sequence[str] = (),
+        outlive: bool = False,
     ) -> None:
         super().__init__("cassandra", folder, outlive=outlive)
         self.port, self._storage_port = free_ports(2)
         self._commitlog_sync = commitlog_sync
         self._heap_mb = heap_mb
+        self._jvm = jvm
 
     @property
     def address(self) -> str:
@@ -75,7 +83,7 @@ class Cassandra(Server):
             "cassandra.shutdown_announce_in_ms": "0",
         }
         flags = ["-Xss512k", f"-javaagent:{jamm}", *doors, *(f"-D{key}={value}" for key, value in settings.items())]
-        command = java(self.folder, self._heap_mb, *flags)
+        command = java(self.folder, self._heap_mb, *self._jvm, *flags)
         return [*command, "-cp", classpath, "org.apache.cassandra.service.CassandraDaemon"]
 
     def answers(self) -> bool:

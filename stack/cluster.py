@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -64,12 +64,18 @@ class KafkaCluster(Servers):
     """One broker for most tests; three for those about replication: every topic on all, acks=all means two of them."""
 
     def __init__(
-        self, folder: Path, *, brokers: int = 1, settings: Mapping[str, str] | None = None, outlive: bool = False
+        self,
+        folder: Path,
+        *,
+        brokers: int = 1,
+        settings: Mapping[str, str] | None = None,
+        jvm: Sequence[str] = (),
+        outlive: bool = False,
     ) -> None:
         nodes = [Node.new(number) for number in range(1, brokers + 1)]
         cluster_id = new_id()
         self.brokers = [
-            Broker(folder / f"kafka-{node.id}", node, nodes, cluster_id, settings=settings, outlive=outlive)
+            Broker(folder / f"kafka-{node.id}", node, nodes, cluster_id, settings=settings, jvm=jvm, outlive=outlive)
             for node in nodes
         ]
         super().__init__(self.brokers)
@@ -100,12 +106,13 @@ class Stack(Servers):
         *,
         brokers: int = 1,
         commitlog_sync: CommitlogSync = "periodic",
+        jvm: Sequence[str] = (),
         outlive: bool = False,
     ) -> None:
         self._temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="aorist-stack-"))
-        self.kafka = KafkaCluster(self.folder, brokers=brokers, outlive=outlive)
-        self.cassandra = Cassandra(self.folder / "cassandra", commitlog_sync=commitlog_sync, outlive=outlive)
+        self.kafka = KafkaCluster(self.folder, brokers=brokers, jvm=jvm, outlive=outlive)
+        self.cassandra = Cassandra(self.folder / "cassandra", commitlog_sync=commitlog_sync, jvm=jvm, outlive=outlive)
         self.etcd = Etcd(self.folder / "etcd", outlive=outlive)
         super().__init__([*self.kafka.brokers, self.cassandra, self.etcd])
 

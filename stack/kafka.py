@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from stack import tools
 from stack.errors import StackError, tail_of
-from stack.jvm import java
+from stack.jvm import QUICK, java
 from stack.ports import free_ports
 from stack.process import tied
 from stack.server import Server
@@ -61,6 +61,7 @@ class Broker(Server):
         cluster_id: str,
         *,
         settings: Mapping[str, str] | None = None,
+        jvm: Sequence[str] = (),
         outlive: bool = False,
     ) -> None:
         super().__init__(f"kafka-{node.id}", folder, outlive=outlive)
@@ -68,6 +69,7 @@ class Broker(Server):
         self._nodes = nodes
         self._cluster_id = cluster_id
         self._settings = dict(settings or {})
+        self._jvm = jvm
         self._data = self.folder / "data"
 
     @property
@@ -81,7 +83,7 @@ class Broker(Server):
             self._format(properties)
         heap_mb = 512 if len(self._nodes) == 1 else 384
         logging = ("-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS")
-        command = java(self.folder, heap_mb, *logging)
+        command = java(self.folder, heap_mb, *self._jvm, *logging)
         return [*command, "-cp", tools.kafka_classpath(), "kafka.Kafka", str(properties)]
 
     def answers(self) -> bool:
@@ -94,7 +96,7 @@ class Broker(Server):
         return False
 
     def _format(self, properties: Path) -> None:
-        command = java(self.folder, 128, "-XX:TieredStopAtLevel=1")
+        command = java(self.folder, 128, *QUICK)
         command += ["-cp", tools.kafka_classpath(), "kafka.tools.StorageTool", "format"]
         command += ["-t", self._cluster_id, "-c", str(properties), "--ignore-formatted"]
         command += ["--initial-controllers", ",".join(node.voter for node in self._nodes)]

@@ -15,12 +15,13 @@ from pathlib import Path
 from stack.cassandra import Cassandra
 from stack.cluster import KafkaCluster
 from stack.etcd import Etcd
+from stack.jvm import QUICK
 
 
 @cache
 def shared_kafka() -> KafkaCluster:
     """One broker. Its cleaner looks for work all the time."""
-    cluster = KafkaCluster(_folder("kafka"), brokers=1, settings={"log.cleaner.backoff.ms": "100"})
+    cluster = KafkaCluster(_folder("kafka"), brokers=1, settings={"log.cleaner.backoff.ms": "100"}, jvm=QUICK)
     cluster.start()
     atexit.register(cluster.brokers[0].kill)  # nobody needs what it stored
     return cluster
@@ -29,7 +30,7 @@ def shared_kafka() -> KafkaCluster:
 @cache
 def shared_cassandra() -> Cassandra:
     """One node. What it acknowledged is there after a kill (batch)."""
-    server = Cassandra(_folder("cassandra"), commitlog_sync="batch", heap_mb=512)
+    server = Cassandra(_folder("cassandra"), commitlog_sync="batch", heap_mb=512, jvm=QUICK)
     server.start()
     atexit.register(server.kill)
     return server

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from stack.cluster import Stack
+from stack.jvm import QUICK
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    with Stack() as running:
+    with Stack(jvm=QUICK) as running:
         yield running

@@ -8,6 +8,7 @@ import pytest
 from stack.cassandra import Cassandra
 from stack.cluster import Stack
 from stack.errors import StackError
+from stack.jvm import QUICK
 from stack.server import Server
 from tests.integration.stack.clients import INSERT, consume, cql, create_rows, create_topic, get, produce, put
 
@@ -37,7 +38,7 @@ def test_cassandra_keeps_rows_when_killed(stack: Stack) -> None:
 
 
 def test_cassandra_in_batch_mode_keeps_the_row_of_a_moment_ago(tmp_path: Path) -> None:
-    with Cassandra(tmp_path, commitlog_sync="batch") as server:
+    with Cassandra(tmp_path, commitlog_sync="batch", jvm=QUICK) as server:
         acknowledged = 0
         with cql(server.port) as session:
             create_rows(session)

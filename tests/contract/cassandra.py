@@ -31,8 +31,8 @@ def made_keyspace(address: str, specs: Sequence[SeriesSpec] = ()) -> str:
 
 
 @cache
-def series_keyspace(address: str) -> str:
-    """One for all tests of time series: each has windows of a topic of its own."""
+def shared_keyspace(address: str) -> str:
+    """One for all tests that look at rows alone: each has those of a topic of its own. Making a keyspace takes a second."""
     return made_keyspace(address, SPECS)
 
 
@@ -53,8 +53,8 @@ def cql_client(address: str) -> Iterator[Session]:
 
 
 class CassandraHarness:
-    def __init__(self, address: str, keyspace: str) -> None:
-        self._address, self._keyspace = address, keyspace
+    def __init__(self, address: str) -> None:
+        self._address, self._keyspace = address, shared_keyspace(address)
         self._open()
 
     def _open(self) -> None:
@@ -69,14 +69,6 @@ class CassandraHarness:
 @asynccontextmanager
 async def cassandra(_: Path) -> AsyncIterator[CassandraHarness]:
     address = (await asyncio.to_thread(shared_cassandra)).address
-    harness = CassandraHarness(address, made_keyspace(address))
-    yield harness
-    harness.store.close()
-
-
-@asynccontextmanager
-async def cassandra_series(_: Path) -> AsyncIterator[CassandraHarness]:
-    address = (await asyncio.to_thread(shared_cassandra)).address
-    harness = CassandraHarness(address, series_keyspace(address))
+    harness = CassandraHarness(address)
     yield harness
     harness.store.close()

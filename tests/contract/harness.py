@@ -15,7 +15,7 @@ from aorist.adapters.local import LocalOwnershipRegistry
 from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSeriesStore, SqliteSnapshotStore
 from aorist.ports import EventLog, Fetched, LogReader, OwnershipRegistry, Record, SeriesStore, SnapshotStore
 from aorist.position import Partition
-from tests.contract.cassandra import cassandra, cassandra_series
+from tests.contract.cassandra import cassandra
 from tests.contract.etcd import etcd
 from tests.contract.kafka import kafka
 from tests.contract.series import SPECS
@@ -125,7 +125,7 @@ STORES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[StoreHarness]]
 }
 SERIES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[SeriesHarness]]] = {
     "sqlite": sqlite,
-    "cassandra": cassandra_series,
+    "cassandra": cassandra,
 }
 REGISTRIES: Mapping[str, Callable[[Path], AbstractAsyncContextManager[RegistryHarness]]] = {
     "local": sqlite,

@@ -20,11 +20,11 @@ from aorist.adapters.cassandra.batches import BATCH_BYTES, BATCH_ROWS, batches
 from aorist.adapters.cassandra.pages import BUCKETS_AT_ONCE
 from aorist.errors import StoreUnavailableError
 from aorist.ports import Checkpoint, ShardRows, SnapshotRow
-from tests.contract.cassandra import cql_client, made_keyspace, opened
+from tests.contract.cassandra import cql_client, opened, shared_keyspace
 from tests.servers import shared_cassandra
 
 EVERY_ORDER = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-"""The keyspace is shared by the examples of a test; each writes under a topic id of its own."""
+"""The keyspace is shared by all tests and examples; each writes under a topic id of its own."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def address() -> str:
 
 @pytest.fixture
 def keyspace(address: str) -> str:
-    return made_keyspace(address)
+    return shared_keyspace(address)
 
 
 @pytest.fixture
@@ -107,9 +107,10 @@ def test_every_write_is_stamped_with_its_position(
 ) -> None:
     store.write_rows(shard, [_row(b"first", 0), _row(b"later", 2**40)])
     store.write_checkpoint(shard, Checkpoint(0, 1, 5))
-    stamps = {row[0]: row[1] for row in cql.execute(f"SELECT key, WRITETIME(cell) FROM {keyspace}.snapshots")}
-    assert stamps == {b"first": 1, b"later": 2**40 + 1}
-    assert cql.execute(f"SELECT WRITETIME(cell) FROM {keyspace}.checkpoints").one()[0] == 1
+    mine = f"topic_id = {shard.topic_id} ALLOW FILTERING"
+    stamps = cql.execute(f"SELECT key, WRITETIME(cell) FROM {keyspace}.snapshots WHERE {mine}")
+    assert {row[0]: row[1] for row in stamps} == {b"first": 1, b"later": 2**40 + 1}
+    assert [row[0] for row in cql.execute(f"SELECT WRITETIME(cell) FROM {keyspace}.checkpoints WHERE {mine}")] == [1]
     store.write_checkpoint(shard, Checkpoint(1, 1, 6))
     assert store.read_checkpoint(shard) == Checkpoint(1, 1, 6)
 

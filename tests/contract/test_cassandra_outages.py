@@ -14,7 +14,7 @@ from aorist.adapters.cassandra import CassandraSnapshotStore, link
 from aorist.errors import StoreUnavailableError
 from aorist.ports import Checkpoint, SeriesRows, ShardRows, SnapshotRow, WindowRow
 from stack.cassandra import Cassandra
-from tests.contract.cassandra import made_keyspace, opened, series_keyspace
+from tests.contract.cassandra import opened, shared_keyspace
 from tests.servers import shared_cassandra
 
 PATIENCE_S = 60.0
@@ -37,7 +37,7 @@ def server() -> Iterator[Cassandra]:
 
 @pytest.fixture
 def keyspace(server: Cassandra) -> str:
-    return made_keyspace(server.address)
+    return shared_keyspace(server.address)
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_killed_while_windows_are_written_and_read(server: Cassandra, monkeypatc
     keys = [b"arm-%04d" % number for number in range(200)]
     windows = [WindowRow(key, start * 1_000_000, b"totals", start) for key in keys for start in range(10)]
     of_keys = {key: windows[10 * number : 10 * number + 10] for number, key in enumerate(keys)}
-    with opened(server.address, series_keyspace(server.address)) as snapshots:
+    with opened(server.address, shared_keyspace(server.address)) as snapshots:
         store = snapshots.series()
         store.write_windows(unhurt, windows)
         read = partial(store.read_windows, unhurt, keys, 0, 10_000_000, 10)

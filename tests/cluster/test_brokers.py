@@ -221,7 +221,8 @@ def _create_lossy(kafka: KafkaCluster, topic: str) -> None:
     config = {"min.insync.replicas": "1", "unclean.leader.election.enable": "true"}
     assignment = [[broker.node.id for broker in kafka.brokers[:2]]] * PARTITIONS
     new = NewTopic(topic, num_partitions=PARTITIONS, replica_assignment=assignment, config=config)
-    _admin(kafka).create_topics([new])[topic].result(PATIENCE_S)
+    admin = _admin(kafka)  # its answers end with it
+    admin.create_topics([new])[topic].result(PATIENCE_S)
 
 
 def _admin(kafka: KafkaCluster) -> AdminClient:

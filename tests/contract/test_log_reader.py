@@ -144,6 +144,28 @@ async def test_a_busy_partition_does_not_starve_the_others(logs: LogHarness, top
     assert len(seen.records.get(busy, [])) < 20_000
 
 
+async def test_an_idle_partition_beside_a_busy_one_shows_that_its_end_was_looked_at(
+    logs: LogHarness, topic: str
+) -> None:
+    idle, busy = await _fill(logs, topic, [1, 1])
+    reader = logs.log.reader("test")
+    reader.assign(idle, 0)
+    reader.assign(busy, 0)
+    read_to_end(reader, [idle, busy])
+    seen: list[Partition] = []
+    reading = asyncio.create_task(
+        asyncio.to_thread(
+            poll_until,
+            lambda: seen.count(idle) >= 5,
+            lambda: seen.extend(fetched.partition for fetched in reader.poll(10, PATIENCE_S)),
+        )
+    )
+    while not reading.done():  # each wait for events ends with some
+        await logs.log.append(topic, [NewRecord(1, b"k", b"more")])
+    await reading
+    assert busy in seen
+
+
 async def test_assigning_again_reads_from_there(logs: LogHarness, topic: str) -> None:
     (partition,) = await _fill(logs, topic, [60])
     reader = logs.log.reader("test")

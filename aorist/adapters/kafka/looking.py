@@ -15,7 +15,7 @@ from aorist.adapters.kafka.client import REQUEST_S, UNKNOWN_TOPIC, look_for_cont
 from aorist.position import Partition
 
 LOOK_S = 0.1
-"""How often the end of the partitions is asked for while nothing comes. Silence alone does not tell an idle log from one that is cut
+"""How often the end of a partition is asked for while nothing comes of it. Silence alone does not tell an idle log from one that is cut
 off."""
 
 SAME_S = 0.5
@@ -35,14 +35,14 @@ class Look:
 
     def __init__(self, admin: AdminClient, partitions: Sequence[Partition]) -> None:
         asked = {TopicPartition(*partition): LAST for partition in partitions}
-        self._asked_at = time.monotonic()
+        self.asked_at = time.monotonic()
         answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_S)
         self._answers: dict[Partition, Future[Any]] = {
             Partition(where.topic, where.partition): answer for where, answer in answers.items()
         }
 
     def done(self) -> bool:
-        return time.monotonic() >= self._asked_at + LOOK_S and all(answer.done() for answer in self._answers.values())
+        return time.monotonic() >= self.asked_at + LOOK_S and all(answer.done() for answer in self._answers.values())
 
     def ends(self) -> Iterator[tuple[Partition, int]]:
         """Of the partitions that could be looked at."""

@@ -28,7 +28,7 @@ from aorist.adapters.kafka.client import (
     problem,
     uuid_of,
 )
-from aorist.adapters.kafka.looking import ANEW, GONE, SAME_S, Look, Same
+from aorist.adapters.kafka.looking import ANEW, GONE, LOOK_S, SAME_S, Look, Same
 from aorist.errors import LogTruncatedError, LogUnavailableError, UnknownTopicError
 from aorist.ports import NO_LEADER, Fetched
 from aorist.position import NOTHING, Partition
@@ -40,8 +40,8 @@ TRUNCATED = (
     *UNKNOWN_TOPIC,
 )
 
-SILENT_S = 10.0
-"""Without a word about a partition that is known to have more, it is assigned anew."""
+SILENT_S = 5.0
+"""Without a word about a partition that is known to have more, though nothing waits to be polled, it is assigned anew."""
 
 log = structlog.get_logger()
 _offset, _key, _value, _partition, _error = Message.offset, Message.key, Message.value, Message.partition, Message.error
@@ -56,7 +56,7 @@ class _Place:
     proving: bool  # reading began one event earlier, to see that it is still the one that was there
     at_end: bool = False
     end_told: bool = False  # a poll has said since `assign` that the end was reached
-    heard_at: float = field(default_factory=time.monotonic)  # or nothing was to be heard
+    heard_at: float = field(default_factory=time.monotonic)  # or when a look found that there was nothing to be heard
 
 
 class KafkaLogReader:
@@ -77,7 +77,8 @@ class KafkaLogReader:
         self._look: Look | None = None
         self._same: Same | None = None
         self._same_at = 0.0
-        self._polled_at = time.monotonic()
+        self._polled_at = self._listening_since = time.monotonic()
+        self._drained = True  # by the last poll: nothing that was fetched waits
         self._closed = False
 
     def assign(
@@ -120,10 +121,12 @@ class KafkaLogReader:
             # consume() waits for *all* it was asked for; one poll waits for the first, and what else is there costs no wait.
             first = self._consumer.poll(max(0.0, until - time.monotonic()))
             if first is None:
+                self._drained = True
                 return [*fetched, *self._looked_at()]
             more = self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
+            self._drained = len(more) < max_records - 1
             if self._sort([first, *more], fetched) or time.monotonic() >= until:
-                return fetched
+                return [*fetched, *self._looked_at()]  # the ends of those that are quiet beside busy ones, too
         if fetched:
             return fetched  # what was read beside it is not lost
         raise self._refused.pop(0)
@@ -246,17 +249,26 @@ class KafkaLogReader:
 
     def _wake_up(self) -> None:
         """Assigns anew what is known to have more and gives nothing: the client may have been left waiting for a broker that died."""
-        now, before = time.monotonic(), self._polled_at
+        now = time.monotonic()
+        if not self._drained or now - self._polled_at > 1:
+            self._listening_since = now  # others have their turn, or nobody asked
         self._polled_at = now
-        for partition, place in self._places.items():
-            if (place.at_end and place.end_offset <= place.next_offset) or now - before > 1:  # nobody listened
-                place.heard_at = now
-            elif now - place.heard_at > SILENT_S:
-                place.heard_at = now
-                log.warning("kafka consumer: silent, asking anew", partition=str(partition), offset=place.next_offset)
-                offset = place.next_offset - 1 if place.proving else place.next_offset
-                self._consumer.incremental_unassign([TopicPartition(*partition)])
-                self._consumer.incremental_assign([TopicPartition(*partition, offset)])
+        silent = [
+            partition
+            for partition, place in self._places.items()
+            if now - max(place.heard_at, self._listening_since) > SILENT_S
+            and not (place.at_end and place.end_offset <= place.next_offset)
+        ]
+        if silent:
+            log.warning("kafka consumer: silent, asking anew", partitions=", ".join(map(str, silent)))
+        for partition in silent:
+            place = self._places[partition]
+            place.heard_at = now
+            place.proving = place.leader_epoch != NO_LEADER and place.next_offset > 0
+            offset = place.next_offset - 1 if place.proving else place.next_offset
+            # Without the leader's epoch: what the client does with it may be what it waits for.
+            self._consumer.incremental_unassign([TopicPartition(*partition)])
+            self._consumer.incremental_assign([TopicPartition(*partition, offset)])
 
     def _looked_at(self) -> Sequence[Fetched]:
         """What an answer about the ends says, if one has come; asks again."""
@@ -265,11 +277,15 @@ class KafkaLogReader:
             for partition, end in self._look.ends():
                 place = self._places.get(partition)
                 if place is not None and place.at_end:
+                    if place.end_offset <= place.next_offset:
+                        place.heard_at = max(place.heard_at, self._look.asked_at)
                     place.end_offset = max(end, place.next_offset)
                     fetched.append(Fetched(partition, (), place.next_offset, place.end_offset, 0))
             self._look = None
-        if self._look is None and (waiting := [p for p, place in self._places.items() if place.at_end]):
-            self._look = Look(self._admin, waiting)
+        if self._look is None:
+            quiet = time.monotonic() - LOOK_S
+            if waiting := [p for p, place in self._places.items() if place.at_end and place.heard_at <= quiet]:
+                self._look = Look(self._admin, waiting)
         return fetched
 
     def _check_same_topics(self) -> None:

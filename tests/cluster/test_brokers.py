@@ -22,6 +22,7 @@ from aorist.errors import LogTruncatedError
 from aorist.position import Partition
 from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
 from stack.cluster import KafkaCluster
+from stack.jvm import QUICK
 from tests.chaos.counting import counted
 from tests.cluster.load import Load, check_final
 from tests.cluster.plain import cassandra_tables
@@ -47,7 +48,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
         "broker.session.timeout.ms": "2000",
         "broker.heartbeat.interval.ms": "500",
     }
-    kafka = KafkaCluster(tmp_path_factory.mktemp("three"), brokers=3, settings=quick)
+    kafka = KafkaCluster(tmp_path_factory.mktemp("three"), brokers=3, settings=quick, jvm=QUICK)
     kafka.start()
     yield kafka
     kafka.kill()  # nobody needs what it stored

@@ -21,6 +21,13 @@ from aorist.position import NOTHING, ShardName
 SLICE = 100
 """States serialised under one hold of a shard's lock."""
 
+ANEW_S = 3600.0
+"""After so long a checkpoint of a compacted topic is taken again though nothing has come: a restore refuses one that is older than the
+topic's tombstones."""
+
+AT_END_MS = 10_000
+"""Only while the end of the log is in sight."""
+
 STILL_S = 30.0
 """How late a turn of the checkpointer may be: a store that is away takes up to 24 s to say so, and is no reason to call the thread hung."""
 
@@ -56,8 +63,7 @@ def _checkpoint(
     # Step 1.
     with shard.lock:
         next_offset, leader_epoch, changed = shard.next_offset, shard.leader_epoch, shard.dirty
-        done = shard.checkpoint is not None and shard.checkpoint.next_offset >= next_offset
-        if done or shard.began_at == NOTHING or shard.phase is Phase.CLOSED:
+        if _is_current(shard) or shard.began_at == NOTHING or shard.phase is Phase.CLOSED:
             return None
         if shard.broken:
             raise _TakenOutError
@@ -88,6 +94,15 @@ def _checkpoint(
     commit(shard, next_offset)
     failpoint("after_commit")
     return taken
+
+
+def _is_current(shard: Shard) -> bool:
+    """Under the lock: whether the last checkpoint says all that a new one would. That nothing has come is said anew before it ages."""
+    taken = shard.checkpoint
+    if taken is None or taken.next_offset < shard.next_offset:
+        return False
+    may_age = shard.view.schema.topic.compacted and shard.lag().ms < AT_END_MS
+    return not may_age or time.time_ns() // 1000 - taken.time_us < ANEW_S * 1_000_000
 
 
 def _rows(shard: Shard, keys: Iterable[bytes]) -> Iterator[Sequence[SnapshotRow]]:

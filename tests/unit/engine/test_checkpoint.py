@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ from aorist.engine.checkpoint import WRITE, Checkpointer
 from aorist.engine.shard import Phase, Shard
 from aorist.engine.threads import Fate
 from aorist.errors import HaltedError, StoreUnavailableError
-from aorist.ports import Checkpoint, SnapshotRow
+from aorist.ports import Checkpoint, SnapshotRow, TopicSpec
 from tests.unit.engine.rig import Rig
+from tests.unit.engine.rig import rig as make
 from tests.unit.engine.stores import FailingStore, WrappedStore
-from tests.unit.engine.views import Added, Noted, counts
+from tests.unit.engine.views import Added, Noted, count_view, counts
 
 
 async def test_rows_then_checkpoint_then_commit(rig: Rig) -> None:
@@ -88,6 +91,24 @@ async def test_without_anything_new_there_is_no_checkpoint(rig: Rig) -> None:
     assert rig.checkpoint() is not None
     assert rig.checkpoint() is None
     assert rig.committed == [1]
+
+
+async def test_of_a_compacted_topic_one_is_taken_anew_before_it_is_too_old(tmp_path: Path) -> None:
+    """Though nothing has come: by its age a restore tells whether tombstones may be gone."""
+    view = count_view()
+    view.schema = replace(view.schema, topic=TopicSpec(view.schema.topic.name, 2, compacted=True))
+    with make(tmp_path, view) as rig:
+        rig.open()
+        await rig.publish(Added(id="a", amount=1))
+        rig.fold()
+        taken = rig.checkpoint()
+        assert taken is not None
+        assert rig.checkpoint() is None
+        rig.shard.checkpoint = taken._replace(time_us=taken.time_us - 3_700_000_000)
+        anew = rig.checkpoint()
+        assert anew is not None
+        assert (anew.next_offset, anew.time_us >= taken.time_us) == (1, True)
+        assert rig.store.read_checkpoint(rig.rows) == anew
 
 
 async def test_a_checkpoint_moves_on_over_events_that_change_nothing(rig: Rig) -> None:

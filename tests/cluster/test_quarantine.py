@@ -197,6 +197,18 @@ async def test_only_the_key_is_parked_whoever_owns_it_and_nothing_is_lost(cluste
         raise
 
 
+async def until_not_ready(address: str, problem: str) -> None:
+    """A worker says so, with the reason: it looks once in a while."""
+    give_up = time.monotonic() + PATIENCE_S
+    async with channel_to(address) as channel:
+        while True:
+            now = await StatusServiceStub(channel).GetStatus(GetStatusRequest(), timeout=PATIENCE_S)
+            if any(problem in told for member in now.members for told in member.problems):
+                return
+            assert time.monotonic() < give_up, f"not within {PATIENCE_S:g} s: {problem}; {now.members}"
+            await asyncio.sleep(0.05)
+
+
 async def check_end(cluster: Cluster, load: Load, fold: Fold, *roles: Process) -> None:
     """All answers were true, all arms are what the whole log makes, and so is what is left when all have stopped."""
     log = await cluster.log()
@@ -232,9 +244,7 @@ async def test_a_bad_deploy_halts_a_shard_and_says_so(cluster: Cluster) -> None:
         assert halted.quarantined_keys == 2
         assert "raised ArithmeticError: poison" in halted.problem
         assert "2 keys are parked already, as many as max_quarantined_keys allows" in halted.problem
-        async with channel_to(queries) as channel:
-            (member,) = (await StatusServiceStub(channel).GetStatus(GetStatusRequest(), timeout=PATIENCE_S)).members
-        assert any(halted.problem in problem for problem in member.problems)
+        await until_not_ready(queries, halted.problem)
         await arms.until_parked(*DOOMED[:2])
         for arm in REPORTING:
             if newest[arm].partition != partition:

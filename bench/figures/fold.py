@@ -11,7 +11,7 @@ from stack.errors import StackError
 
 HOW = (
     "A backlog of JointPositionsChanged of 1,000 arms in 8 partitions, written beforehand, folded by the view `arm_position` as a worker "
-    "does (Materializer, Folder, KafkaEventLog), without snapshots. Limit: the same client and parse, and the same changes, inline. "
+    "does (Materializer, Folder, KafkaEventLog), without snapshots. Limit: the same client and changes, events as they are. "
     "Peer: Kafka Streams 4.3.1, in-memory store as it comes, second half of the backlog (bench/peers/README.md)."
 )
 ARMS = 1_000

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sysconfig
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,19 @@ class Contract:
             raise AttributeError(name) from None
 
 
+@contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """What protoc says of imports that a body does not use goes past `sys.stderr`, and would come after the summary of a run."""
+    before = os.dup(2)
+    try:
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
 def compile_proto(body: str) -> Contract:
     """Compiles messages and services. The syntax line, the package and the imports are added; `PACKAGE` stands for its name."""
     package = f"made{next(_numbers)}"
@@ -52,8 +68,9 @@ def compile_proto(body: str) -> Contract:
         source.write_text(text)
         (known := Path(tmp, "imports.binpb")).write_bytes(from_wheels().SerializeToString())
         arguments = [f"-I{folder}" for folder in (tmp, *IMPORTS)] + [f"--descriptor_set_in={known}"]
-        failed = protoc.main(["protoc", *arguments, f"--descriptor_set_out={compiled}", source.name])
-        assert not failed, "protoc refuses it, see above"
+        with _stderr_to(said := Path(tmp, "said")):
+            failed = protoc.main(["protoc", *arguments, f"--descriptor_set_out={compiled}", source.name])
+        assert not failed, said.read_text()
         (file,) = descriptor_pb2.FileDescriptorSet.FromString(compiled.read_bytes()).file
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())

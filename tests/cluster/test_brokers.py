@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -24,15 +23,13 @@ from fleet.arms.v1.events_pb2 import ArmEvent, JointPositionsChanged
 from stack.cluster import KafkaCluster
 from stack.jvm import QUICK
 from tests.chaos.counting import counted
-from tests.cluster.load import Load, check_final
+from tests.cluster.load import REPORTING, STREAMING, Load, check_final
 from tests.cluster.plain import cassandra_tables
 from tests.cluster.system import STOPPED_S, Cluster, until_owned, until_status
 from tests.harness.client import BASE_US
 from tests.harness.places import PATIENCE_S
 from tests.integration.cli.system import Servers
 from tests.servers import shared_cassandra, shared_etcd
-
-LONG = pytest.mark.skipif(not os.environ.get("AORIST_SOAK"), reason="takes minutes: `make soak`")
 
 PARTITIONS = 4
 LOST = (30, 30, 30, 0)
@@ -68,7 +65,6 @@ def replicated(three: KafkaCluster, tmp_path: Path) -> Iterator[Cluster]:
             broker.start()
 
 
-@LONG
 async def test_each_broker_in_turn_is_killed_under_load(replicated: Cluster, three: KafkaCluster) -> None:
     async def meanwhile(load: Load) -> None:
         for broker in three.brokers:
@@ -80,7 +76,6 @@ async def test_each_broker_in_turn_is_killed_under_load(replicated: Cluster, thr
     await under_load(replicated, meanwhile)
 
 
-@LONG
 async def test_a_leader_stands_still_under_load(replicated: Cluster, three: KafkaCluster) -> None:
     async def meanwhile(load: Load) -> None:
         leading = await _leaders(three, replicated.topic)
@@ -106,7 +101,10 @@ async def under_load(replicated: Cluster, meanwhile: Callable[[Load], Awaitable[
     folding = [replicated.materializer("finn"), replicated.materializer("ada")]
     try:
         commands, queries = await gateway.ready(), await asked.ready()
-        async with Load(replicated.topic, commands=commands, queries=queries) as load:
+        # Half of the arms, on all partitions: a broker starts on what processor time they leave.
+        async with Load(
+            replicated.topic, commands=commands, queries=queries, reporting=REPORTING[::2], streaming=STREAMING[:4]
+        ) as load:
             await asyncio.gather(*(role.ready() for role in folding))
             await until_owned(load.queries, PARTITIONS, "finn", "ada")
             await load.progress()
@@ -144,7 +142,6 @@ async def test_topics_are_described_though_the_broker_that_was_asked_is_dead(
         log.close()
 
 
-@LONG
 async def test_an_unclean_election_is_noticed(replicated: Cluster, three: KafkaCluster) -> None:
     """By those who read on and by those who come later, whether fewer events were written since, or more, than were lost."""
     leader, follower, _ = three.brokers

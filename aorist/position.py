@@ -30,11 +30,13 @@ class Position(NamedTuple):
         return f"{self.topic}/{self.partition}@{self.offset}"
 
 
+@lru_cache(maxsize=1024)  # for every question
 def build_name(view: str, build: int) -> str:
     """A build of a view, NAME@BUILD: what is folded, owned and asked for. Each has rows and shards of its own."""
     return f"{view}@{build}"
 
 
+@lru_cache(maxsize=1024)
 def view_and_build(name: str) -> tuple[str, int]:
     """Of such a name. Raises ValueError for any other text."""
     view, _, build = name.rpartition("@")

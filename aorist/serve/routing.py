@@ -158,8 +158,8 @@ class Router:
                 async with aclosing(self._watch_once(shard, request)) as answers:
                     async for answer in answers:
                         answered = True
-                        anew = (answer.parked and not parked) or told_by not in ("", shard.view)
-                        if answer.offset > offset or offset == NOTHING or (anew and answer.offset >= offset):
+                        rebuilt = told_by not in ("", shard.view) and answer.offset >= offset
+                        if answer.offset > offset or offset == NOTHING or rebuilt or (answer.parked and not parked):
                             offset, parked, told_by = max(offset, answer.offset), answer.parked, shard.view
                             yield answer.response
                 failure: AoristError = NoOwnerError(f"{shard} has moved on")
@@ -278,9 +278,8 @@ class Router:
         claim = ownership.claims.get(shard)
         if claim is None or claim.member not in ownership.members:
             raise NoOwnerError(f"nobody owns {shard} right now")
-        return claim._replace(epoch=ownership.epoch(shard, claim.epoch)), self._worker_at(
-            ownership.members[claim.member].address
-        )
+        epoch = ownership.epoch(shard, claim.epoch)
+        return Claim(claim.member, epoch), self._worker_at(ownership.members[claim.member].address)
 
     def _worker_at(self, address: str) -> Worker:
         worker = self._workers.get(address)

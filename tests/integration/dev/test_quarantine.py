@@ -69,7 +69,7 @@ async def parked_keys(metrics: str) -> dict[str, float]:
     found = await asyncio.to_thread(scrape, metrics)
     counts = {labels: count for (name, labels), count in found.items() if name == "aorist_shard_quarantined_keys"}
     assert len(counts) >= 8  # also of partitions without any
-    return {partition: count for (view, partition), count in counts.items() if view == "arm_position" and count}
+    return {partition: count for (view, partition), count in counts.items() if view == "arm_position@2" and count}
 
 
 async def report(server: Served, arm: str, at: int, position: float) -> Position:

@@ -33,6 +33,7 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
         self.halted = False
         self.asked = asyncio.Event()
         self.offsets = [0]
+        self.parked = False
         self.at_least: list[int] = []
         self.changed = asyncio.Event()
         self.server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
@@ -68,7 +69,7 @@ class FakeWorker(worker_pb2_grpc.WorkerServiceServicer):
         while True:
             for offset in self.offsets:
                 yield worker_pb2.WatchResponse(
-                    response=f"{self.name}@{offset}".encode(), offset=offset, epoch=self.epoch
+                    response=f"{self.name}@{offset}".encode(), offset=offset, epoch=self.epoch, parked=self.parked
                 )
             self.changed.clear()
             await self.changed.wait()
@@ -319,6 +320,20 @@ async def test_a_watch_moves_to_the_new_owner_and_positions_never_go_back(system
     await system.own("b")  # "a" lives on, and says nothing
     assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"b@9"
     assert system.workers["b"].at_least == [7]
+
+
+async def test_a_watch_is_told_once_that_its_key_is_parked_though_that_is_of_a_lower_position(system: System) -> None:
+    await system.own("a")
+    watch = _watch(system)
+    assert await anext(watch) == b"a@0"
+    system.workers["a"].tell(7)
+    assert await anext(watch) == b"a@7"
+    system.workers["a"].parked = True
+    system.workers["a"].tell(5)
+    assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"a@5"
+    system.workers["a"].tell(6)  # no more than is known
+    system.workers["a"].tell(8)
+    assert await asyncio.wait_for(anext(watch), PATIENCE_S) == b"a@8"
 
 
 async def test_a_watch_outlives_an_owner_that_dies_long_after_its_last_word(system: System) -> None:

@@ -1,18 +1,24 @@
 """Two builds of one view on the real servers, under load: one takes the place of the other, goes back, comes again, and its owner dies.
 
-Nobody's call fails, and no answer is untrue. A build that holds something else, or is not there, is not let in.
+Nobody's call fails, and no answer is untrue. A build that holds something else, or is not there, is not let in; nor is one that comes too
+late for the log, unless it begins with the snapshots of the older one.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+from confluent_kafka import TopicPartition
+
 from aorist.v1.read_pb2 import ROLE_OWNER, ROLE_STANDBY
 from aorist.v1.status_pb2 import ShardStatus
 from tests.cluster.load import REPORTING, Load, check_final
 from tests.cluster.system import Cluster, until_status
+from tests.cluster.test_lost_logs import admin, halted
 from tests.cluster.witnesses import NewArms, Watches
+from tests.harness.places import PATIENCE_S
 from tests.integration.cli.system import Ran
+from tests.integration.cli.test_roles import answers, report
 
 OLD, NEW = ("ada", "finn"), ("cleo", "kim")
 
@@ -105,6 +111,44 @@ async def test_builds_change_places_under_load(cluster: Cluster) -> None:
         for role in (new["kim"], wrong, gateway, asked):
             await role.stop()
         print(load.summary(), f"{load.others} by copies, {load.stale} stale")  # noqa: T201
+    except BaseException as error:
+        error.add_note(cluster.told())
+        raise
+
+
+async def test_a_build_that_comes_too_late_for_the_log_begins_with_older_snapshots(cluster: Cluster) -> None:
+    gateway, asked = cluster.gateways()
+    commands, queries = await gateway.ready(), await asked.ready()
+    views = Views(cluster, queries)
+    try:
+        old = cluster.materializer("ada")
+        await old.ready()
+        await answers(queries, await report(commands, 0))
+        await old.stop()
+        log = await cluster.log()
+        assert {number: saved.next_offset for number, saved in log.checkpoints.items()} == log.ends
+        gone = [TopicPartition(cluster.topic, number, end) for number, end in log.ends.items()]
+        client = admin(cluster)  # it must outlive its answers
+        for answer in client.delete_records(gone).values():
+            await asyncio.to_thread(answer.result, PATIENCE_S)
+        old = cluster.materializer("ada")
+        await old.ready()
+        await report(commands, 1)
+
+        late = cluster.materializer("cleo", TESTED_BUILD="2")
+        shards = await until_status(queries, lambda found: len(halted(found)) == cluster.partitions, "build 2 refused")
+        for shard in shards:
+            assert (shard.view == "arm_position@2") == ("is only in the build" in shard.problem), shard
+        await views.refused(2, "BUILD_NOT_READY")
+
+        begun = cluster.materializer("kim", TESTED_BUILD="3", TESTED_SEED="1")
+        await views.held(3, "kim")
+        await views.promote(3)
+        found = await answers(queries, await report(commands, 2))
+        assert {arm.axes[0].position for arm in found.values()} == {3}  # the first of them is in the log no more
+        for role in (begun, late, old, gateway, asked):
+            await role.stop()
+        cluster.check_quiet()
     except BaseException as error:
         error.add_note(cluster.told())
         raise

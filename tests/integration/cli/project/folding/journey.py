@@ -2,14 +2,14 @@
 
 Axis 0 of the answer: `position` is the number of events, `sampled_at_us` a hash of all their times in order. Broken for events whose first
 axis is at TESTED_POISON, until a process starts without it: a bug, and its fix.
-TESTED_BUILD is its build; with TESTED_STEP it counts wrongly.
+TESTED_BUILD is its build; with TESTED_STEP it counts wrongly; it begins with the snapshots of build TESTED_SEED.
 """
 
 import os
 
 from envelope import Envelope  # type: ignore[import-not-found]
 
-from aorist.declare import View
+from aorist.declare import Seed, View
 from fleet.arms.v1.events_pb2 import JointPositionsChanged
 from fleet.arms.v1.queries_pb2 import (
     ArmPosition,
@@ -22,7 +22,20 @@ from fleet.arms.v1.queries_pb2 import (
 
 POISON, STEP = os.environ.get("TESTED_POISON", ""), int(os.environ.get("TESTED_STEP", "1"))
 
-arm_position = View("arm_position", events=Envelope, state=ArmPosition, build=int(os.environ.get("TESTED_BUILD", "1")))
+BUILD, SEED = int(os.environ.get("TESTED_BUILD", "1")), int(os.environ.get("TESTED_SEED", "0"))
+
+
+def before(old: bytes) -> ArmPosition:
+    return ArmPosition.FromString(old)
+
+
+arm_position = View(
+    "arm_position",
+    events=Envelope,
+    state=ArmPosition,
+    build=BUILD,
+    seeded_from=Seed(SEED, before) if SEED else None,
+)
 
 
 @arm_position.apply

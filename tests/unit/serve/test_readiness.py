@@ -88,7 +88,7 @@ async def test_until_it_owns_what_it_should_it_says_what_is_missing(
 ) -> None:
     async with working(tmp_path) as worker:
         assert worker.abouts() == ["membership"]
-        monkeypatch.setattr(worker.materializer, "open", lambda _: None)
+        monkeypatch.setattr(worker.materializer, "open", lambda _, **__: None)
         assert (await worker.unready("ownership")).text == "it does not own yet what it should: counts@1/0, counts@1/1"
         monkeypatch.undo()
         worker.materializer.on_change()

@@ -15,12 +15,16 @@ help: ## This list
 demo: .venv/run.stamp ## Arms in motion on one process and one file; DURATION=10 ends it by itself, in seconds
 	$(BIN)/aorist dev --demo $(if $(DURATION),--duration $(DURATION))
 
-test: install ## All tests, two files at a time; ARGS="-k name" goes to pytest, which takes one after the other then
-	$(BIN)/pytest $(or $(ARGS),$(SIDE_BY_SIDE))
+test: install ## All tests; ARGS="-k name" goes to pytest
+ifdef ARGS
+	$(BIN)/pytest $(ARGS)
+else
+	$(BIN)/pytest --ignore tests/cluster --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest tests/cluster
+endif
 
-# Tests of processes and servers wait for half of their time. Each side has servers of its own; a file stays on one side, and long files
-# come first, since folders come in the order of their names.
-SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Most tests wait for half of their time, so two files run side by side, each side with servers of its own; folders come in the order of
+# their names, so long files come first. Those of tests/cluster put all the load on the machine that it takes: they run alone.
 
 soak: install ## Deaths and outages of real processes and servers: five times as many, four times as long; ARGS as with test
 	AORIST_SOAK=1 $(BIN)/pytest tests/cluster $(ARGS)

@@ -315,11 +315,23 @@ class Claim(NamedTuple):
 
 
 class Answering(NamedTuple):
-    """The build of a view that answers. `before`: the one that did before it, 0: none. `revision`: at which it was named."""
+    """The build of a view that answers. `before`: the one that did before it, 0: none. `revision`: at which this was said.
+
+    `dropped`: builds that are never folded again.
+    """
 
     build: int
     before: int
     revision: int
+    dropped: frozenset[int] = frozenset()
+
+    def promoting(self, build: int) -> Answering:
+        """What is to be said for `build` to answer."""
+        return self._replace(build=build, before=self.build)
+
+    def dropping(self, build: int) -> Answering:
+        """What is to be said for `build`, which does not answer, to be dropped."""
+        return self._replace(before=self.before if self.before != build else 0, dropped=self.dropped | {build})
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,10 +393,10 @@ class OwnershipRegistry(Protocol):
         """Announces a member. Its name must be new or its own former one."""
         ...
 
-    async def let_answer(self, view: str, build: int, seen: Answering | None) -> bool:
-        """From now on this build of `view` answers, if until now it is as `seen` (None: none was ever named). Says whether it was.
+    async def let_answer(self, view: str, said: Answering, seen: Answering | None) -> bool:
+        """From now on builds of `view` are as `said`, if until now they are as `seen` (None: nothing was said yet). Says whether they were.
 
-        Raises RegistryUnavailableError when it is not known whether that was done, or may yet be.
+        The revision of `said` does not count. Raises RegistryUnavailableError when it is not known whether that was done, or may yet be.
         """
         ...
 

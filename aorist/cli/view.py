@@ -57,6 +57,9 @@ def status(*, name: str, digests: bool, as_is: bool, address: str, timeout: floa
             shown = (f"{shard.key_digest:016x}", f"{shard.state_digest:016x}") if digests else ()
             table.add_row(*map(Text, (*_cells(build, shard), *shown, shard.problem)))
     terminal().print(table)
+    for build in found.builds:
+        if build.dropped:
+            click.echo(f"{build.view}: dropped are builds {', '.join(map(str, build.dropped))}")
 
 
 @view.command
@@ -87,6 +90,17 @@ def rollback(*, name: str, address: str, timeout: float) -> None:
     with channel_to(address) as channel:
         done = _ask(channel, "Rollback", build_pb2.RollbackRequest(view=name), build_pb2.RollbackResponse, timeout)
     click.echo(f"build {done.build} of {name} answers; until now it was build {done.before}")
+
+
+@view.command
+@click.argument("name")
+@click.argument("build", type=click.IntRange(min=1))
+@client_options
+def drop(*, name: str, build: int, address: str, timeout: float) -> None:
+    """Gives BUILD of the view NAME up for good, once nobody folds it. Its number is never used again; its rows are never read again."""
+    with channel_to(address) as channel:
+        _ask(channel, "Drop", build_pb2.DropRequest(view=name, build=build), build_pb2.DropResponse, timeout)
+    click.echo(f"build {build} of {name} is dropped: a process that would fold it is refused")
 
 
 def _cells(build: build_pb2.Build, shard: build_pb2.BuildShard) -> tuple[str, ...]:

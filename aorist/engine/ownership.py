@@ -22,8 +22,8 @@ import structlog
 
 from aorist.engine.materializer import Materializer
 from aorist.engine.shard import Phase
-from aorist.errors import NoOwnerError, UnavailableError
-from aorist.ports import Claim, Member, Ownership, OwnershipRegistry, Session
+from aorist.errors import NoOwnerError, SettingError, UnavailableError
+from aorist.ports import Answering, Claim, Member, Ownership, OwnershipRegistry, Session
 from aorist.position import ShardName, view_and_build
 
 MOVE_S = 0.05
@@ -153,6 +153,7 @@ class Owner:
         """Every shard, by what the registry says now. Returns after how long to look again though nothing changed."""
         if self._member.name not in self._ownership.members:
             return None  # the registry as we know it is from before we joined
+        self._check_not_dropped()
         if not await self._name_answering():
             return AGAIN_S[0]
         again = await asyncio.gather(*(self._look_at(shard, session) for shard in self._shards))
@@ -160,13 +161,23 @@ class Owner:
             self.settled.set()
         return min((seconds for seconds in again if seconds is not None), default=None)
 
+    def _check_not_dropped(self) -> None:
+        """Raises SettingError: rows of another code under the same number would be taken for ours."""
+        for view, build in map(view_and_build, self._member.views):
+            answering = self._ownership.answering.get(view)
+            if answering is not None and build in answering.dropped:
+                raise SettingError(
+                    f"build {build} of {view} was dropped, and a number is never used twice: give its View a build above "
+                    f"{max(answering.build, *answering.dropped)}"
+                )
+
     async def _name_answering(self) -> bool:
         """Where no build of a view of ours was ever named as the one that answers, ours is. Says whether that is so now."""
         for view, build in map(view_and_build, self._member.views):
             if view in self._ownership.answering:
                 continue
             try:
-                if await self._registry.let_answer(view, build, None):
+                if await self._registry.let_answer(view, Answering(build, 0, 0), None):
                     log.info("build answers: the first of its view", view=view, build=build)
             except UnavailableError as error:
                 log.warning("no build named; trying again", view=view, build=build, problem=str(error))

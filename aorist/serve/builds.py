@@ -46,6 +46,7 @@ def serve_builds(
             "ListBuilds": listener.unary(builds.list_builds, build_pb2.ListBuildsRequest),
             "Promote": listener.unary(builds.promote, build_pb2.PromoteRequest),
             "Rollback": listener.unary(builds.rollback, build_pb2.RollbackRequest),
+            "Drop": listener.unary(builds.drop, build_pb2.DropRequest),
         },
     )
 
@@ -76,6 +77,7 @@ class Builds:
                 answering = ownership.answering.get(view)
                 told.answers = answering is not None and answering.build == build
                 told.before = answering is not None and answering.before == build
+                told.dropped.extend(sorted(answering.dropped) if answering is not None and told.answers else ())
                 shards = [ShardName(build_name(view, build), number) for number in range(self._partitions[view])]
                 told.shards.extend(
                     await asyncio.gather(
@@ -121,7 +123,7 @@ class Builds:
                 f"builds {seen.build} and {ask.build} of {ask.view} differ: {_named(differences, seen.build, ask.build)}; "
                 "if that is meant, accept the difference (--accept-difference)"
             )
-        await self._let_answer(ask.view, ask.build, seen)
+        await self._say(ask.view, seen.promoting(ask.build), seen)
         return build_pb2.PromoteResponse(before=seen.build, differences=differences)
 
     async def rollback(self, ask: build_pb2.RollbackRequest) -> build_pb2.RollbackResponse:
@@ -130,8 +132,22 @@ class Builds:
         if not seen.before:
             raise InvalidRequestError([Violation("view", f"no build of {ask.view} answered before build {seen.build}")])
         await asyncio.gather(*(self._look(seen, shard) for shard in self._shards(ask.view, seen.before)))
-        await self._let_answer(ask.view, seen.before, seen)
+        await self._say(ask.view, seen.promoting(seen.before), seen)
         return build_pb2.RollbackResponse(build=seen.before, before=seen.build)
+
+    async def drop(self, ask: build_pb2.DropRequest) -> build_pb2.DropResponse:
+        """Its number is not used again: a member that folds it ends. Rows stay, and nobody reads them."""
+        seen = self._seen(ask.view)
+        if ask.build < 1 or ask.build == seen.build:
+            wrong = f"{ask.build} of {ask.view} answers: promote another before" if ask.build else "is not given"
+            raise InvalidRequestError([Violation("build", wrong)])
+        name = build_name(ask.view, ask.build)
+        folding = [member.name for member in self._router.ownership.members.values() if name in member.views]
+        if folding:
+            wrong = f"{ask.build} of {ask.view} is folded by {', '.join(sorted(folding))}: end what folds it before"
+            raise InvalidRequestError([Violation("build", wrong)])
+        await self._say(ask.view, seen.dropping(ask.build), seen)
+        return build_pb2.DropResponse()
 
     def _seen(self, view: str) -> Answering:
         answering = self._router.ownership.answering.get(view)
@@ -171,10 +187,10 @@ class Builds:
                 f"{shard} is not ready to answer: {error}; `aorist view status` tells how far its build is"
             ) from None
 
-    async def _let_answer(self, view: str, build: int, seen: Answering) -> None:
-        if not await self._registry.let_answer(view, build, seen):
+    async def _say(self, view: str, said: Answering, seen: Answering) -> None:
+        if not await self._registry.let_answer(view, said, seen):
             raise BuildChangedError(f"another build of {view} was named meanwhile: look at `aorist view status {view}`")
-        log.warning("build answers", view=view, build=build, before=seen.build)
+        log.warning("builds are", view=view, answers=said.build, before=said.before, dropped=sorted(said.dropped))
 
 
 def _named(differences: list[build_pb2.Difference], before: int, now: int) -> str:

@@ -276,23 +276,41 @@ async def test_a_session_says_when_it_has_ended(registries: RegistryHarness) -> 
 
 async def test_a_build_is_named_once_and_then_by_what_was_seen(registries: RegistryHarness) -> None:
     registry = registries.registry
-    assert await registry.let_answer("view", 3, None)
-    assert not await registry.let_answer("view", 4, None)
+    assert await registry.let_answer("view", Answering(3, 0, 0), None)
+    assert not await registry.let_answer("view", Answering(4, 0, 0), None)
     first = (await _until(registry.watch(), lambda state: "view" in state.answering)).answering["view"]
     assert first[:2] == (3, 0)
-    assert await registry.let_answer("view", 4, first)
-    assert not await registry.let_answer("view", 5, first)  # what it saw is over
+    assert await registry.let_answer("view", first.promoting(4), first)
+    assert not await registry.let_answer("view", first.promoting(5), first)  # what it saw is over
     state = await _until(registry.watch(), lambda state: state.answering["view"] != first)
     assert state.answering == {"view": Answering(4, 3, state.revision)}
     assert state.revision > first.revision
-    assert await registry.let_answer("view", 3, state.answering["view"])
+    assert await registry.let_answer("view", state.answering["view"].promoting(3), state.answering["view"])
     again = (await _until(registry.watch(), lambda state: state.answering["view"].build == 3)).answering["view"]
     assert again.before == 4
-    assert not await registry.let_answer("view", 4, first)  # the same build, named anew: not what it saw
+    assert not await registry.let_answer(
+        "view", first.promoting(4), first
+    )  # the same build, named anew: not what it saw
+
+
+async def test_a_dropped_build_is_remembered_and_is_not_the_one_before(registries: RegistryHarness) -> None:
+    registry = registries.registry
+    said = Answering(2, 1, 0)
+    assert await registry.let_answer("view", said, None)
+    for dropped in ({1}, {1, 4}):
+        seen = (await _until(registry.watch(), lambda state: "view" in state.answering)).answering["view"]
+        said = seen.dropping(max(dropped))
+        assert await registry.let_answer("view", said, seen)
+        state = await _until(registry.watch(), lambda state: len(state.answering["view"].dropped) == len(dropped))  # noqa: B023
+        assert state.answering["view"] == Answering(2, 0, state.revision, frozenset(dropped))
+    assert state.answering["view"].promoting(5)[:2] == (5, 2)
+    assert state.answering["view"].promoting(5).dropped == {1, 4}
 
 
 async def test_among_many_who_name_a_build_one_wins(registries: RegistryHarness) -> None:
-    named = await asyncio.gather(*(registries.registry.let_answer("view", build, None) for build in range(1, 9)))
+    named = await asyncio.gather(
+        *(registries.registry.let_answer("view", Answering(build, 0, 0), None) for build in range(1, 9))
+    )
     assert sum(named) == 1
     answering = (await _now(registries)).answering["view"]
     assert answering.build == named.index(True) + 1
@@ -300,7 +318,7 @@ async def test_among_many_who_name_a_build_one_wins(registries: RegistryHarness)
 
 async def test_the_build_that_answers_outlives_all_members(registries: RegistryHarness) -> None:
     session = await registries.registry.join(_member("a"))
-    assert await registries.registry.let_answer("view", 2, None)
+    assert await registries.registry.let_answer("view", Answering(2, 0, 0), None)
     assert await session.claim(SHARD, 0) is not None
     await session.leave()
     state = await _until(registries.registry.watch(), lambda state: "a" not in state.members)

@@ -2,7 +2,7 @@
 
     PREFIX/members/NAME                  {"address": ..., "views": ["VIEW@BUILD", ...], "leaving": ...}
     PREFIX/claims/VIEW@BUILD/PARTITION   {"member": NAME, "attempt": ...}
-    PREFIX/answering/VIEW                {"build": ..., "before": ...}
+    PREFIX/answering/VIEW                {"build": ..., "before": ..., "dropped": [...]}
 
 The epoch of a claim is not in its value: it is the revision at which the key was last put. So it is with the build that answers.
 """
@@ -82,8 +82,8 @@ def claim_value(member: str, attempt: int) -> bytes:
     return json.dumps({"member": member, "attempt": attempt}).encode()
 
 
-def answering_value(build: int, before: int) -> bytes:
-    return json.dumps({"build": build, "before": before}).encode()
+def answering_value(said: Answering) -> bytes:
+    return json.dumps({"build": said.build, "before": said.before, "dropped": sorted(said.dropped)}).encode()
 
 
 def _change_member(members: dict[str, Member], name: str, event: pb.Event) -> None:
@@ -105,4 +105,5 @@ def _change_answering(answering: dict[str, Answering], view: str, event: pb.Even
     answering.pop(view, None)
     if not event.deleted:
         value = json.loads(event.kv.value)
-        answering[view] = Answering(int(value["build"]), int(value["before"]), event.kv.mod_revision)
+        dropped = frozenset(map(int, value["dropped"]))
+        answering[view] = Answering(int(value["build"]), int(value["before"]), event.kv.mod_revision, dropped)

@@ -54,8 +54,8 @@ class EtcdOwnershipRegistry:
         except RegistryUnavailableError as error:
             raise RegistryUnavailableError(f"cannot join as {member.name!r}: {error}", **error.metadata) from error
 
-    async def let_answer(self, view: str, build: int, seen: Answering | None) -> bool:
-        key, value = self._keys.answering(view), answering_value(build, seen.build if seen else 0)
+    async def let_answer(self, view: str, said: Answering, seen: Answering | None) -> bool:
+        key, value = self._keys.answering(view), answering_value(said)
         request = pb.TxnRequest(
             compare=[pb.Compare(target=pb.Compare.TARGET_MOD, key=key, mod_revision=seen.revision if seen else 0)],
             success=[pb.RequestOp(request_put=pb.PutRequest(key=key, value=value))],

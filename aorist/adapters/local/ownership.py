@@ -35,15 +35,15 @@ class LocalOwnershipRegistry:
             self.become(await self.revision(), {**self.now.members, member.name: member}, self.now.claims)
             return LocalSession(self, member.name)
 
-    async def let_answer(self, view: str, build: int, seen: Answering | None) -> bool:
+    async def let_answer(self, view: str, said: Answering, seen: Answering | None) -> bool:
         async with self.change:
             if self.closed:
                 raise ShuttingDownError("the ownership registry is closed")
             if self.now.answering.get(view) != seen:
                 return False
             revision = await self.revision()
-            named = Answering(build, seen.build if seen else 0, revision)
-            self.now = replace(self.now, revision=revision, answering={**self.now.answering, view: named})
+            named = {**self.now.answering, view: said._replace(revision=revision)}
+            self.now = replace(self.now, revision=revision, answering=named)
             self._tell()
             return True
 

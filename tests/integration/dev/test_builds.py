@@ -17,10 +17,11 @@ from aorist.adapters.local import LocalOwnershipRegistry
 from aorist.adapters.sqlite import Database, SqliteEventLog, SqliteSeriesStore, SqliteSnapshotStore
 from aorist.app import _add_commands, _listener, _queries, _settled, _worker
 from aorist.declare import Project, load_project
+from aorist.errors import SettingError
 from aorist.position import build_name
 from aorist.serve.running import Watched
 from aorist.settings import Settings
-from aorist.v1.build_pb2 import Build, ListBuildsRequest, PromoteRequest, RollbackRequest
+from aorist.v1.build_pb2 import Build, DropRequest, ListBuildsRequest, PromoteRequest, RollbackRequest
 from aorist.v1.build_pb2_grpc import BuildServiceStub
 from tests.chaos.counting import PROJECT
 from tests.cluster.load import REPORTING, Load, check_final
@@ -44,11 +45,11 @@ class System:
     async def start(self, build: int, step: int = 1) -> None:
         """`step`: what it counts each event as. Returns once its shards are all owned and serve."""
         settings = replace(self.settings, member=f"build-{build}", worker_listen="127.0.0.1:0")
-        made = await self.stack.enter_async_context(AsyncExitStack())
+        made, watched = await self.stack.enter_async_context(AsyncExitStack()), Watched(asyncio.Event())
         owner, materializer, _, _ = await made.enter_async_context(
-            _worker(project_of(build, step), [VIEW], settings, self.ports, Watched(self.stop))
+            _worker(project_of(build, step), [VIEW], settings, self.ports, watched)
         )
-        await _settled(owner, materializer)
+        assert await watched.unless_stopped(_settled(owner, materializer))
         self.workers[build] = made
 
     async def end(self, build: int) -> None:
@@ -181,3 +182,24 @@ async def test_what_is_not_there_or_answers_already_is_refused(system: System) -
     assert await system.answering() == [2]
     not_there = await refused(system.builds.Rollback(RollbackRequest(view=VIEW)))
     assert not_there.reason == "BUILD_NOT_READY"
+
+
+async def test_a_dropped_build_is_never_folded_again(system: System) -> None:
+    async def drop(build: int) -> None:
+        await system.builds.Drop(DropRequest(view=VIEW, build=build))
+
+    await system.start(1)
+    await system.start(2)
+    await system.promote(2)
+    answers, folded = await refused(drop(2)), await refused(drop(1))
+    assert (answers.code, folded.code) == (grpc.StatusCode.INVALID_ARGUMENT,) * 2
+    assert "is folded by build-1" in folded.fields["build"]
+    await system.end(1)
+    await drop(1)
+    await drop(1)  # as before
+    assert (await system.listed())[2].dropped == [1]
+    none_before = await refused(system.builds.Rollback(RollbackRequest(view=VIEW)))
+    assert none_before.code is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(SettingError, match=r"build 1 of arm_position was dropped.*a build above 2"):
+        await system.start(1)
+    assert await system.answering() == [2]

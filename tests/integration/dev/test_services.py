@@ -190,7 +190,7 @@ async def test_every_method_that_can_be_is_served_by_the_native_front(
         f"/{STATUS}/GetStatus",
         "/aorist.v1.PeerService/Heartbeat",
         *(f"/aorist.v1.QuarantineService/{name}" for name in ("ListParked", "ReplayParked", "SkipParked")),
-        *(f"/aorist.v1.BuildService/{name}" for name in ("ListBuilds", "Promote", "Rollback")),
+        *(f"/aorist.v1.BuildService/{name}" for name in ("ListBuilds", "Promote", "Rollback", "Drop")),
         "/aorist.v1.WorkerService/Ask",
         "/aorist.v1.WorkerService/Digest",
         "/aorist.v1.WorkerService/Watch",

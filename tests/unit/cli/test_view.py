@@ -25,7 +25,7 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
 
     def ListBuilds(self, request: build_pb2.ListBuildsRequest, context: Any) -> build_pb2.ListBuildsResponse:  # noqa: N802
         self.asked.append(request)
-        answering = build_pb2.Build(view="arm_position", build=1, answers=True)
+        answering = build_pb2.Build(view="arm_position", build=4, answers=True, dropped=[1, 3])
         answering.shards.add(partition=0, member="ada", phase="SERVING", offset=41, keys=7, key_digest=255)
         other = build_pb2.Build(view="arm_position", build=2)
         other.shards.add(partition=0, phase="NO_OWNER", offset=-1)
@@ -42,6 +42,10 @@ class Builds(build_pb2_grpc.BuildServiceServicer):
         self.asked.append(request)
         return build_pb2.RollbackResponse(build=1, before=2)
 
+    def Drop(self, request: build_pb2.DropRequest, context: Any) -> build_pb2.DropResponse:  # noqa: N802
+        self.asked.append(request)
+        return build_pb2.DropResponse()
+
 
 @pytest.fixture
 def builds() -> Iterator[tuple[Builds, str]]:
@@ -56,13 +60,14 @@ def builds() -> Iterator[tuple[Builds, str]]:
 def test_every_build_is_listed_and_the_one_that_answers_is_marked(run: Run, builds: tuple[Builds, str]) -> None:
     served, address = builds
     result = run("view", "status", "arm_position", "--digests", "--address", address)
-    _, first, second = (line.split() for line in result.stdout.splitlines())
-    assert first[:9] == ["arm_position", "1", "yes", "0", "ada", "SERVING", "41", "0", "7"]
+    _, first, second, last = (line.split() for line in result.stdout.splitlines())
+    assert " ".join(last) == "arm_position: dropped are builds 1, 3"
+    assert first[:9] == ["arm_position", "4", "yes", "0", "ada", "SERVING", "41", "0", "7"]
     assert first[9] == "00000000000000ff"
     assert second[:6] == ["arm_position", "2", "0", "nobody", "NO_OWNER", "-"]
     assert served.asked == [build_pb2.ListBuildsRequest(view="arm_position", digests=True)]
     plain = json.loads(run("view", "status", "--json", "--address", address).stdout)
-    assert [build["build"] for build in plain["builds"]] == [1, 2]
+    assert [build["build"] for build in plain["builds"]] == [4, 2]
 
 
 def test_a_difference_is_accepted_by_name_only_and_then_told(run: Run, builds: tuple[Builds, str]) -> None:
@@ -80,3 +85,10 @@ def test_the_build_before_is_brought_back(run: Run, builds: tuple[Builds, str]) 
     done = run("view", "rollback", "arm_position", "--address", address)
     assert done.stdout == "build 1 of arm_position answers; until now it was build 2\n"
     assert served.asked == [build_pb2.RollbackRequest(view="arm_position")]
+
+
+def test_a_build_is_dropped(run: Run, builds: tuple[Builds, str]) -> None:
+    served, address = builds
+    done = run("view", "drop", "arm_position", "1", "--address", address)
+    assert done.stdout == "build 1 of arm_position is dropped: a process that would fold it is refused\n"
+    assert served.asked == [build_pb2.DropRequest(view="arm_position", build=1)]

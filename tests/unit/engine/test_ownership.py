@@ -252,7 +252,7 @@ async def test_the_first_member_names_its_build_and_later_ones_leave_it_at_that(
             assert (later.beside, system.shards["ada"].beside) == (True, False)
             assert {shard for shard, member in system.claims().items() if member == "ada"} == set(SHARDS)
             claimed = max(claim.epoch for claim in system.registry.now.claims.values())
-            assert await system.registry.let_answer("view", 2, named)
+            assert await system.registry.let_answer("view", named.promoting(2), named)
             await until(
                 lambda: all(held.epoch > claimed for held in later.shards.values()), "epochs of the build named"
             )

@@ -13,7 +13,7 @@ import pytest
 
 from aorist.adapters.local import LocalOwnershipRegistry
 from aorist.errors import HaltedError, NoOwnerError, UnreachableError
-from aorist.ports import Member, Session
+from aorist.ports import Answering, Member, Session
 from aorist.position import ShardName
 from aorist.serve.errors import RelayedError, abort, status_of
 from aorist.serve.routing import Router
@@ -93,7 +93,7 @@ class System:
         self.sessions: dict[str, Session] = {}
 
     async def start(self) -> None:
-        assert await self.registry.let_answer("view", 1, None)
+        assert await self.registry.let_answer("view", Answering(1, 0, 0), None)
         for name, worker in self.workers.items():
             member = Member(name, await worker.start(), ("view@1",))
             self.sessions[name] = await self.registry.join(member)
@@ -107,7 +107,8 @@ class System:
 
     async def promote(self, build: int, name: str) -> None:
         """`name`, who owns its shard, knows of it."""
-        assert await self.registry.let_answer("view", build, self.registry.now.answering["view"])
+        seen = self.registry.now.answering["view"]
+        assert await self.registry.let_answer("view", seen.promoting(build), seen)
         self.workers[name].epoch = self.registry.now.revision
 
     async def stop(self) -> None:

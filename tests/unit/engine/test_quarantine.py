@@ -376,7 +376,7 @@ async def test_a_replay_of_who_is_no_owner_any_more_says_so(quarantined: Rig) ->
 
 async def test_who_takes_a_shard_over_has_at_once_what_was_released_just_before(rig: Rig) -> None:
     """And not with the next checkpoint: there is none here for an hour."""
-    name, hour_s = ShardName(rig.view.name, rig.partition.number), 3600
+    name, hour_s = ShardName(rig.view.build_name, rig.partition.number), 3600
     one, other = (Materializer([rig.view], rig.log, rig.store, hour_s, most_parked_keys=2) for _ in range(2))
     await rig.publish(Added(id="a", amount=1), BREAKS, Added(id="a", amount=2), Added(id="b", breaks=True))
     for materializer in (one, other):
@@ -398,7 +398,7 @@ async def test_who_takes_a_shard_over_has_at_once_what_was_released_just_before(
 
 
 async def test_a_takeover_while_the_store_is_away_leaves_it_to_the_next_checkpoint(rig: Rig) -> None:
-    name = ShardName(rig.view.name, rig.partition.number)
+    name = ShardName(rig.view.build_name, rig.partition.number)
     failing = FailingStore(rig.store, "read_parked", nth=2)  # the first is that of the restore
     owner = Materializer([rig.view], rig.log, failing, 3600, most_parked_keys=2)
     await rig.publish(Added(id="a", amount=1), BREAKS)
@@ -419,7 +419,7 @@ async def test_a_takeover_while_the_store_is_away_leaves_it_to_the_next_checkpoi
 
 async def test_while_the_store_hangs_only_the_shard_of_the_event_waits(rig: Rig) -> None:
     """Neither its other keys nor another shard of the view do."""
-    here, there = (ShardName(rig.view.name, partition) for partition in (0, 1))
+    here, there = (ShardName(rig.view.build_name, partition) for partition in (0, 1))
     store_hangs, reached = threading.Event(), threading.Event()
 
     def hang(method: str, *_: object) -> None:

@@ -27,5 +27,5 @@ FIGURES = (
     Figure("query", query.measure, query.HOW, (22, 70)),
     Figure("restore", restore.measure, restore.HOW, (28, 150)),
     Figure("catchup", catchup.measure, catchup.HOW, (40, 110)),
-    Figure("takeover", takeover.measure, takeover.HOW, (60, 400)),
+    Figure("takeover", takeover.measure, takeover.HOW, (60, 640)),
 )

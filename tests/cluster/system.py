@@ -23,7 +23,7 @@ from tests.harness.process import until
 from tests.integration.cli.system import PROJECT, Role, System
 
 STOPPED_S = 30.0 if os.environ.get("AORIST_SOAK") else 8.0
-"""How long what is stopped stands still: longer than a lease, and than the first patience of every client."""
+"""How long what is stopped stands still: longer than a lease; in `make soak` also than the patience of every client."""
 
 QUICK = {"AORIST_LEASE_S": "2", "AORIST_CHECKPOINT_INTERVAL_S": "0.1", "AORIST_DRAIN_S": "3"}
 

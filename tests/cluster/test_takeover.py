@@ -92,9 +92,9 @@ async def running(cluster: Cluster, lease_s: int = 2) -> AsyncIterator[System]:
     try:
         for member in MEMBERS:
             system.start(member)
+        await system.settled()  # before the load: how long processes take to start is no matter of takeovers
         async with Watches(load, REPORTING[:4]) as watches:
             async with load, NewArms(load):
-                await system.settled()
                 await load.progress()
                 yield system
                 await system.settled()

@@ -14,7 +14,7 @@ import structlog
 from aorist.engine.parked import Folded, Parked, fold_parked, now_us
 from aorist.engine.restore import refold
 from aorist.engine.shard import Entry, Phase, Shard
-from aorist.errors import NoOwnerError, NotParkedError
+from aorist.errors import NoOwnerError, NotParkedError, RestoringError
 from aorist.failpoints import failpoint
 from aorist.ports import EventLog, ParkedEvent, ParkedState, SnapshotRow, SnapshotStore
 from aorist.position import NOTHING
@@ -190,6 +190,12 @@ def _queue(shard: Shard, key: bytes) -> Parked:
     queue = shard.parked.get(key)
     if queue is None:
         raise NotParkedError(f"no event of {_text(key)} is parked in {shard.name}")
+    if (
+        shard.next_offset <= queue.at
+    ):  # events before it may still be ahead, and would be passed over as older than the state
+        raise RestoringError(
+            f"{shard.name} is at {shard.next_offset}, {_text(key)} is parked at {queue.at}: ask again soon"
+        )
     return queue
 
 

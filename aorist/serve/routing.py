@@ -183,8 +183,9 @@ class Router:
             claim, worker = self._owner(shard)
             async with aclosing(self._until_moved(shard, worker, request)) as answers:
                 async for answer in answers:
-                    if answer.epoch >= claim.epoch:
-                        yield answer
+                    if answer.epoch < claim.epoch:
+                        return  # it has not heard yet what it answers as, and would say more only when the key changes: asked again
+                    yield answer
         except (NoOwnerError, UnreachableError, RelayedError) as error:
             if not _copy_will_do(request.question) or (
                 isinstance(error, RelayedError) and not is_transient(error.status)

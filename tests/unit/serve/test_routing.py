@@ -303,6 +303,23 @@ async def test_a_watch_moves_to_the_build_that_is_promoted(system: System) -> No
     assert system.workers["b"].at_least == [7]
 
 
+async def test_a_watch_is_told_of_a_promotion_that_its_new_owner_hears_of_late(system: System) -> None:
+    """Its first word comes under the old epoch; the key is quiet, and there would be no second one."""
+    await system.own("a")
+    await system.own("b", NEXT)
+    watch = _watch(system)
+    assert await anext(watch) == b"a@0"
+    claimed = system.workers["b"].epoch
+    system.workers["b"].offsets = [9]
+    coming = asyncio.ensure_future(anext(watch))
+    await system.promote(2, "b")
+    named, system.workers["b"].epoch = system.workers["b"].epoch, claimed
+    await asyncio.sleep(0.2)
+    assert not coming.done()
+    system.workers["b"].epoch = named
+    assert await asyncio.wait_for(coming, PATIENCE_S) == b"b@9"
+
+
 # --- watches ---
 
 

@@ -172,13 +172,14 @@ class Owner:
                 )
 
     async def _name_answering(self) -> bool:
-        """Where no build of a view of ours was ever named as the one that answers, ours is. Says whether that is so now."""
+        """Where no build of a view of ours was ever named as the one that answers, ours is. Says whether one is that we know of."""
         for view, build in map(view_and_build, self._member.views):
             if view in self._ownership.answering:
                 continue
             try:
-                if await self._registry.let_answer(view, Answering(build, 0, 0), None):
-                    log.info("build answers: the first of its view", view=view, build=build)
+                if not await self._registry.let_answer(view, Answering(build, 0, 0), None):
+                    return False  # another was faster: which, is to be seen yet
+                log.info("build answers: the first of its view", view=view, build=build)
             except UnavailableError as error:
                 log.warning("no build named; trying again", view=view, build=build, problem=str(error))
                 return False
@@ -200,7 +201,11 @@ class Owner:
                 self._close(shard)
             return None
         if not self._materializer.holds(shard):
-            self._materializer.open(shard, beside=shard.view != ownership.answers(view_and_build(shard.view)[0]))
+            view, _ = view_and_build(shard.view)
+            beside = view in ownership.answering and shard.view != ownership.answers(
+                view
+            )  # else ours was named just now
+            self._materializer.open(shard, beside=beside)
         if held is not None:
             return None
         self._show_owner(shard, claim)

@@ -105,5 +105,5 @@ def _change_answering(answering: dict[str, Answering], view: str, event: pb.Even
     answering.pop(view, None)
     if not event.deleted:
         value = json.loads(event.kv.value)
-        dropped = frozenset(map(int, value["dropped"]))
+        dropped = frozenset(map(int, value.get("dropped", ())))
         answering[view] = Answering(int(value["build"]), int(value["before"]), event.kv.mod_revision, dropped)

@@ -26,6 +26,9 @@ from aorist.v1 import build_pb2, read_pb2, status_pb2
 STATUS_S = 2.0
 """How long a worker may take to say how far its shards are."""
 
+MOST_BEHIND = 1_000
+"""Events that a build may lack where nobody can say how far the one that answers is."""
+
 AT_ONCE = 4
 """Shards compared at the same time: every key of both builds is looked at."""
 
@@ -63,13 +66,7 @@ class Builds:
         ownership = self._router.ownership
         names = {name for member in ownership.members.values() for name in member.views}
         names |= {ownership.answers(view) for view in ownership.answering}
-        owned = {
-            ShardName(shard.view, shard.partition): shard
-            for _, _, answer in await self._router.status(STATUS_S)
-            if not isinstance(answer, AoristError)
-            for shard in answer.shards
-            if shard.role == read_pb2.ROLE_OWNER
-        }
+        owned = await self._owned()
         response = build_pb2.ListBuildsResponse()
         for view, build in sorted(map(view_and_build, names)):
             if view in self._partitions and ask.view in ("", view):
@@ -85,6 +82,16 @@ class Builds:
                     )
                 )
         return response
+
+    async def _owned(self) -> Mapping[ShardName, status_pb2.ShardStatus]:
+        """As their owners say it."""
+        return {
+            ShardName(shard.view, shard.partition): shard
+            for _, _, answer in await self._router.status(STATUS_S)
+            if not isinstance(answer, AoristError)
+            for shard in answer.shards
+            if shard.role == read_pb2.ROLE_OWNER
+        }
 
     async def _told(
         self, shard: ShardName, owned: status_pb2.ShardStatus | None, *, digests_too: bool
@@ -169,7 +176,14 @@ class Builds:
                 await self._ready(shard, None)
                 return build_pb2.Difference(partition=shard.partition, problem=problem)
             await self._look(seen, shard)
-            return await compare(self._router, answering, shard)
+            try:
+                return await compare(self._router, answering, shard)
+            except AoristError as error:
+                # That the new one is not to blame is seen first: an old one that stands still or lags is a reason to go on without it.
+                await self._ready(shard, None)
+                return build_pb2.Difference(
+                    partition=shard.partition, problem=f"{answering} cannot be compared: {error}"
+                )
 
     async def _look(self, seen: Answering, shard: ShardName) -> None:
         """It serves, and is not behind where the one that answers was before. Raises BuildNotReadyError."""
@@ -182,6 +196,10 @@ class Builds:
     async def _ready(self, shard: ShardName, at: object) -> None:
         try:
             await look(self._router, shard, at)  # type: ignore[arg-type]
+            if at is None and (behind := (await self._owned())[shard].lag_events) > MOST_BEHIND:
+                raise BuildNotReadyError(f"it is {behind} events behind the log")
+        except KeyError:
+            raise BuildNotReadyError(f"{shard} is not ready to answer: nobody says that it owns it") from None
         except AoristError as error:
             raise BuildNotReadyError(
                 f"{shard} is not ready to answer: {error}; `aorist view status` tells how far its build is"

@@ -23,10 +23,13 @@ from aorist.serve.running import Watched
 from aorist.settings import Settings
 from aorist.v1.build_pb2 import Build, DropRequest, ListBuildsRequest, PromoteRequest, RollbackRequest
 from aorist.v1.build_pb2_grpc import BuildServiceStub
+from fleet.arms.v1.commands_pb2 import ReportJointPositionsRequest
+from fleet.arms.v1.commands_pb2_grpc import ArmCommandServiceStub
 from tests.chaos.counting import PROJECT
 from tests.cluster.load import REPORTING, Load, check_final
+from tests.cluster.system import until_status
 from tests.cluster.witnesses import NewArms, Watches
-from tests.harness.client import channel_to, refused
+from tests.harness.client import channel_to, refused, sample
 from tests.harness.log_file import TOPIC, VIEW, LogFile
 
 
@@ -42,12 +45,12 @@ class System:
     stack: AsyncExitStack
     workers: dict[int, AsyncExitStack] = field(default_factory=dict)
 
-    async def start(self, build: int, step: int = 1) -> None:
+    async def start(self, build: int, step: int = 1, project: Project | None = None) -> None:
         """`step`: what it counts each event as. Returns once its shards are all owned and serve."""
         settings = replace(self.settings, member=f"build-{build}", worker_listen="127.0.0.1:0")
         made, watched = await self.stack.enter_async_context(AsyncExitStack()), Watched(asyncio.Event())
         owner, materializer, _, _ = await made.enter_async_context(
-            _worker(project_of(build, step), [VIEW], settings, self.ports, watched)
+            _worker(project or project_of(build, step), [VIEW], settings, self.ports, watched)
         )
         assert await watched.unless_stopped(_settled(owner, materializer))
         self.workers[build] = made
@@ -202,4 +205,33 @@ async def test_a_dropped_build_is_never_folded_again(system: System) -> None:
     assert none_before.code is grpc.StatusCode.INVALID_ARGUMENT
     with pytest.raises(SettingError, match=r"build 1 of arm_position was dropped.*a build above 2"):
         await system.start(1)
+    assert await system.answering() == [2]
+
+
+async def test_a_build_that_stands_still_can_be_left(system: System) -> None:
+    """For another that does not, where the difference is accepted: it is why one rebuilds."""
+
+    def breakable(apply: Any) -> Any:
+        def moved(state: Any, event: Any) -> None:
+            if event.arm_id == "bad":
+                raise ArithmeticError("cannot take it")
+            apply(state, event)
+
+        return moved
+
+    broken = project_of(1)
+    view = broken.views[VIEW]
+    view.handlers = {name: breakable(apply) for name, apply in view.handlers.items()}
+    system.settings = replace(system.settings, max_quarantined_keys=0)
+    await system.start(1, project=broken)
+    async with channel_to(system.address) as channel:
+        robot = ArmCommandServiceStub(channel)
+        for arm in ("bad", *(f"arm-{number:02d}" for number in range(24))):
+            await robot.ReportJointPositions(ReportJointPositionsRequest(sample=sample(arm)))
+    await until_status(system.address, lambda shards: any(shard.phase == "HALTED" for shard in shards), "it halts")
+    await system.start(2)
+    wrong = await refused(system.promote(2))
+    assert wrong.reason == "BUILDS_DIFFER"
+    accepted = await system.promote(2, accept=True)
+    assert any("cannot be compared" in difference.problem for difference in accepted.differences)
     assert await system.answering() == [2]

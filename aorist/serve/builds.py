@@ -170,12 +170,12 @@ class Builds:
         async with self._at_once:
             answering = _of_build(shard, seen.build)
             try:
-                await look(self._router, answering, None)
+                at = (await look(self._router, answering, None)).position
             except AoristError as error:
                 problem = f"{answering} cannot be compared: {error}"
                 await self._ready(shard, None)
                 return build_pb2.Difference(partition=shard.partition, problem=problem)
-            await self._look(seen, shard)
+            await self._ready(shard, at)
             try:
                 return await compare(self._router, answering, shard)
             except AoristError as error:

@@ -1,4 +1,6 @@
-"""The real servers, one of each for the whole run, started when a test first needs it; a run fails, not skips, where one cannot start.
+"""The real servers, one of each for the whole run, or for each side of one whose files run side by side.
+
+Each is started when a test first needs it; a run fails, not skips, where one cannot start.
 
 Tests keep out of each other's way by names of their own: of topics, keyspaces, prefixes. A test that stops a server for a while, or kills
 it, leaves it running and whole.

@@ -20,7 +20,7 @@ async def ask_directly(address: str, load: Load) -> list[Told]:
     """As gateways do, about every arm, for a while: what the worker answers as the owner. All else that it may say is that it is none, or
     is not ready to be one again.
     """
-    told: list[Told] = []
+    told, heard = list[Told](), 0
     partitions = {answer.arm: answer.partition for answer in load.told}
     async with channel_to(address) as channel:
         worker = WorkerServiceStub(channel)
@@ -37,12 +37,14 @@ async def ask_directly(address: str, load: Load) -> list[Told]:
                 continue
             for arm, answer in zip(partitions, response.answers, strict=True):
                 check_role(answer)
+                heard += 1
                 if answer.HasField("response"):
                     got = GetArmPositionResponse.FromString(answer.response)
                     (axis,), at = got.arm.axes, got.header.position
                     told.append(
                         Told(arm, at.partition, at.offset, int(axis.position), axis.sampled_at_us, answer.epoch)
                     )
+    assert heard, "it was away all the time: nothing is shown"
     return told
 
 
